@@ -1,0 +1,98 @@
+"""Every size in one place: what distinguishes `tiny` from `gen3c-7b`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gen3c.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """Widths of diffusers' `AutoencoderKLCosmos`; the rest is the same for all presets (gen3c.md 4.4)."""
+
+    encoder_channels: tuple[int, ...]
+    decoder_channels: tuple[int, ...]
+    layers_per_block: int = 2
+
+
+@dataclass(frozen=True)
+class DitConfig:
+    """Sizes of diffusers' `CosmosTransformer3DModel` (gen3c.md 4.1, 6.1)."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    adaln_lora_dim: int
+    text_dim: int = 1024
+    text_tokens: int = 512
+    max_size: tuple[int, int, int] = (128, 240, 240)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One deployment size. Latents have 16 channels, 8x8 pixels and 8 frames a cell (the first frame alone)."""
+
+    name: Literal["tiny", "gen3c-7b"]
+    height: int  # px, of the output and of every rendering
+    width: int  # px
+    chunk_frames: int  # frames of one diffusion chunk, 1 + 8*k
+    geometry_side: int  # px, longer side of the pictures that geometry works on
+    vae: VaeConfig
+    dit: DitConfig
+    steps: int  # default denoising steps
+    guidance: float  # default guidance, gen3c.md 0
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Latent frames, rows and columns of one chunk."""
+        return 1 + (self.chunk_frames - 1) // 8, self.height // 8, self.width // 8
+
+    def chunks(self, num_frames: int) -> int:
+        """How many chunks make `num_frames` output frames; consecutive chunks share one frame.
+
+        Raises InvalidInputError with the two nearest legal counts unless num_frames = chunk + k*(chunk-1).
+        """
+        step = self.chunk_frames - 1
+        if num_frames >= self.chunk_frames and (num_frames - 1) % step == 0:
+            return (num_frames - 1) // step
+        below = max(1, (num_frames - 1) // step) * step + 1
+        legal = f"{below}" if num_frames < self.chunk_frames else f"{below} or {below + step}"
+        raise InvalidInputError(
+            f"num_frames is {num_frames}, but preset {self.name} makes {self.chunk_frames} + k*{step} frames; "
+            f"the nearest legal count is {legal}.",
+            field="num_frames",
+        )
+
+
+TINY = Preset(
+    name="tiny",
+    height=192,
+    width=320,
+    chunk_frames=25,
+    geometry_side=640,
+    vae=VaeConfig(encoder_channels=(32, 32, 64, 64), decoder_channels=(32, 64, 64, 64)),
+    dit=DitConfig(layers=6, heads=4, head_dim=48, adaln_lora_dim=32, text_dim=64, text_tokens=8, max_size=(16, 32, 48)),
+    steps=20,
+    guidance=0.0,
+)
+
+GEN3C_7B = Preset(
+    name="gen3c-7b",
+    height=704,
+    width=1280,
+    chunk_frames=121,
+    geometry_side=1280,
+    vae=VaeConfig(encoder_channels=(128, 256, 512, 512), decoder_channels=(256, 512, 512, 512)),
+    dit=DitConfig(layers=28, heads=32, head_dim=128, adaln_lora_dim=256),
+    steps=35,
+    guidance=1.0,
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (TINY, GEN3C_7B)}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name; raises InvalidInputError naming the legal ones."""
+    if name not in PRESETS:
+        raise InvalidInputError(f"preset is {name!r}; legal: {', '.join(PRESETS)}.", field="preset")
+    return PRESETS[name]
