@@ -129,7 +129,7 @@ class JobSpec(_Strict):
     num_frames: int | None = Field(None, ge=1, description="output frames: chunk + k*(chunk-1); omitted: one chunk")
     fusion: FusionMode = "coverage_max"
     foreground_masking: bool = False
-    seed: int = Field(1, ge=0, lt=2**63)
+    seed: int = Field(1, ge=0, lt=2**32)
     steps: int | None = Field(None, ge=1, le=1000, description="denoising steps; omitted: the preset's")
     guidance: float | None = Field(None, ge=0, le=50, description="cond + g*(cond-uncond); omitted: the preset's")
     fps: float = Field(24.0, gt=0, le=120, description="of the output, and what the network is told")
@@ -145,7 +145,7 @@ class JobSpec(_Strict):
 
 
 class Progress(_Strict):
-    """`step` of `total` steps of `stage` are done. `eta_s`: seconds until the job ends, when that can be known."""
+    """`step` of `total` steps of `stage` are done. `eta_s`: seconds until this stage ends, once that can be known."""
 
     event: Literal["progress"] = "progress"
     stage: Stage

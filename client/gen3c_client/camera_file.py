@@ -1,0 +1,100 @@
+"""Camera path files (`CameraFile` as JSON): reading, and the checks that need no scene."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from gen3c_client.contract import CameraFile
+from gen3c_client.errors import InputError
+
+RIGID_TOLERANCE = 1e-3  # of |R R^T - I|: what poses printed with four decimals still meet
+
+
+def load_camera_file(path: Path) -> CameraFile:
+    """The camera path in `path`, every pose a rigid motion and every K a pinhole matrix.
+
+    Raises:
+        InputError: unreadable, not a `CameraFile`, or a pose or K that no camera has; the sentence says which.
+    """
+    try:
+        cameras = CameraFile.model_validate_json(path.read_bytes())
+    except OSError as e:
+        raise InputError(f"The camera file {path} cannot be read: {e.strerror}.", "--cameras") from e
+    except ValidationError as e:
+        raise InputError(f"The camera file {path} is not valid: {describe(e)}.", "--cameras") from e
+    kind = "poses" if cameras.poses is not None else "keyframes"
+    for i, pose in enumerate(cameras.poses or cameras.keyframes or []):
+        for problem in (w2c_problem(np.array(pose.w2c)), pose.K and k_problem(np.array(pose.K))):
+            if problem:
+                raise InputError(f"The camera file {path} is not valid: {kind}[{i}].{problem}.", "--cameras")
+    return cameras
+
+
+def describe(error: ValidationError) -> str:
+    """The first fault that pydantic found, as `field: what is wrong (got value)`."""
+    fault = error.errors(include_url=False)[0]
+    message = fault["msg"].removeprefix("Value error, ")
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    got = f" (got {fault['input']!r})" if where and isinstance(fault["input"], str | int | float | None) else ""
+    more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{where + ': ' if where else ''}{message}{got}{more}"
+
+
+def w2c_problem(
+    w2c: NDArray[Any],  # [4,4]
+) -> str | None:
+    """Why `w2c` is not a rigid motion, or None. A sentence's tail that begins with `w2c`."""
+    if not np.isfinite(w2c).all():
+        return "w2c has a value that is not finite"
+    if not np.allclose(w2c[3], (0, 0, 0, 1), atol=1e-6):
+        return f"w2c must end in the row [0, 0, 0, 1], got {w2c[3].tolist()}"
+    R = w2c[:3, :3]
+    error = float(np.abs(R @ R.T - np.eye(3)).max())
+    if error > RIGID_TOLERANCE:
+        return (
+            f"w2c has no rotation in its upper left 3x3 block: |R R^T - I| is {error:.3g}, legal is {RIGID_TOLERANCE}"
+        )
+    if np.linalg.det(R) < 0:
+        return "w2c has a reflection in its upper left 3x3 block (determinant -1), legal is a rotation (determinant 1)"
+    return None
+
+
+def k_problem(
+    K: NDArray[Any],  # [3,3]
+) -> str | None:
+    """Why `K` is not a pinhole matrix in pixels, or None. A sentence's tail that begins with `K`."""
+    if not np.isfinite(K).all():
+        return "K has a value that is not finite"
+    if K[0, 0] <= 0 or K[1, 1] <= 0:
+        return f"K needs positive focal lengths, got {K[0, 0]:g} and {K[1, 1]:g}"
+    if not np.allclose(K[2], (0, 0, 1), atol=1e-6):
+        return f"K must end in the row [0, 0, 1], got {K[2].tolist()}"
+    if K[1, 0] != 0:
+        return f"K must be upper triangular, got {K[1, 0]:g} below the diagonal"
+    return None
+
+
+def check_camera_arrays(
+    w2c: NDArray[Any],  # [t,4,4]
+    K: NDArray[Any] | None,  # [t,3,3]
+) -> None:
+    """Refuses camera tensors that no camera path has.
+
+    Raises:
+        InputError: a wrong shape, a pose that is not rigid, a K that is no pinhole matrix.
+    """
+    poses = np.asarray(w2c)
+    if poses.ndim != 3 or poses.shape[1:] != (4, 4) or not len(poses):
+        raise InputError(f"cameras_w2c must have the shape [t, 4, 4], got {list(poses.shape)}.", "cameras_w2c")
+    if K is not None and np.asarray(K).shape != (len(poses), 3, 3):
+        expected = [len(poses), 3, 3]
+        raise InputError(f"cameras_k must have the shape {expected}, got {list(np.asarray(K).shape)}.", "cameras_k")
+    for i, pose in enumerate(poses):
+        if problem := w2c_problem(pose):
+            raise InputError(f"Camera {i}: {problem}.", "cameras_w2c")
+    for i, matrix in enumerate(K if K is not None else ()):
+        if problem := k_problem(np.asarray(matrix)):
+            raise InputError(f"Camera {i}: {problem}.", "cameras_k")

@@ -1,0 +1,108 @@
+"""The 3-D cache: what the scene knows, as coloured points per source view."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gen3c.cameras import unproject
+from gen3c.foreground import mask_foreground
+from gen3c.splat import Warp, forward_warp
+
+RELIABILITY_THRESHOLD = 0.05  # of the relative depth range in a window (gen3c.md 2.3)
+_WINDOW = 5
+_FRAMES_AT_ONCE = 4  # renderings held in memory together; about 25 MB each at 704x1280
+
+
+@dataclass(frozen=True)
+class CachedView:
+    """The points of one source view. Static: the same for every moment of the output."""
+
+    image: Tensor  # [3,h,w] in [-1,1]
+    points: Tensor  # [h,w,3] world
+    mask: Tensor  # [1,h,w] bool: points that may be rendered
+    boundary: Tensor  # [h,w] bool: next to a depth jump, where foreground masking builds its mesh
+
+
+def reliable_mask(
+    depth: Tensor,  # [b,1,h,w]
+    threshold: float = RELIABILITY_THRESHOLD,
+    *,
+    reference: bool = False,
+) -> Tensor:
+    """Where depth is smooth, [b,1,h,w] bool: (max - min) / mean over a 5x5 window below `threshold`, and depth > 0.
+
+    Points across a depth jump smear in another view. GEN3C divides by 25 at the picture's edge too and counts unknown
+    depth (0) as a surface, which rejects good points; `reference` reproduces that. The default looks at the known
+    pixels of the window only.
+    """
+    pad = _WINDOW // 2
+    known = depth > 0
+    taken = torch.ones_like(known) if reference else known
+    largest = F.max_pool2d(torch.where(taken, depth, -torch.inf), _WINDOW, 1, pad)
+    smallest = -F.max_pool2d(torch.where(taken, -depth, -torch.inf), _WINDOW, 1, pad)
+    total = F.avg_pool2d(torch.where(taken, depth, 0.0), _WINDOW, 1, pad)
+    share = torch.ones_like(total) if reference else F.avg_pool2d(taken.to(depth.dtype), _WINDOW, 1, pad)
+    mean = total / share.clamp(min=1e-6)
+    return ((largest - smallest) / (mean + 1e-6) < threshold) & known
+
+
+def cache_view(
+    image: Tensor,  # [3,h,w] in [-1,1]
+    depth: Tensor,  # [h,w] z-depth, 0 = unknown
+    confidence: Tensor,  # [h,w] in [0,1]
+    w2c: Tensor,  # [4,4]
+    K: Tensor,  # [3,3]
+    *,
+    min_confidence: float = 0.0,
+    reliability: float | None = RELIABILITY_THRESHOLD,
+) -> CachedView:
+    """Unproject one view; points of unknown, unreliable or doubtful depth are kept out.
+
+    `reliability` is the threshold of `reliable_mask`; None keeps every known depth.
+    """
+    smooth = reliable_mask(depth[None, None], reliability if reliability is not None else RELIABILITY_THRESHOLD)[0]
+    usable = (depth > 0) & (confidence > 0) & (confidence >= min_confidence)
+    mask = usable[None] & smooth if reliability is not None else usable[None]
+    points = unproject(depth[None], w2c[None], K[None])[0]
+    return CachedView(image, points, mask, ~smooth[0])
+
+
+def render(
+    view: CachedView,
+    w2c: Tensor,  # [t,4,4] target cameras
+    K: Tensor,  # [t,3,3]
+    size: tuple[int, int],
+    *,
+    foreground_masking: bool = False,
+) -> Warp:
+    """One view seen from t target cameras: t pictures. Peak memory beyond the result does not grow with t."""
+    parts = []
+    for start in range(0, len(w2c), _FRAMES_AT_ONCE):
+        cameras = w2c[start : start + _FRAMES_AT_ONCE]
+        intrinsics = K[start : start + _FRAMES_AT_ONCE]
+        n = len(cameras)
+        points = view.points.expand(n, -1, -1, -1)
+        warp = forward_warp(
+            points, view.image.expand(n, -1, -1, -1), view.mask.expand(n, -1, -1, -1), cameras, intrinsics, size
+        )
+        if foreground_masking:
+            boundary = view.boundary.expand(n, -1, -1)
+            warp = mask_foreground(warp, points, boundary, cameras, intrinsics)
+        parts.append(warp)
+    return Warp(
+        torch.cat([p.image for p in parts]),
+        torch.cat([p.coverage for p in parts]),
+        torch.cat([p.depth for p in parts]),
+        torch.cat([p.weight for p in parts]),
+    )
+
+
+def center_depth(depth: Tensor, confidence: Tensor) -> float:
+    """The scene's unit of length: median depth [h,w] over view 0's confident pixels (the better half)."""
+    known = (depth > 0) & (confidence > 0)
+    if not known.any():
+        return 1.0
+    level = confidence[known].median()
+    return float(depth[known & (confidence >= level)].median())

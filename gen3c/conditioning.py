@@ -1,0 +1,151 @@
+"""One view and one chunk at a time: render, encode, fold. Memory does not grow with the number of views."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gen3c.cache3d import render
+from gen3c.fusion import FusionMode, Pool, ViewLatents, cell_coverage, choose_views, fold
+from gen3c.generator.condition import encode_view
+from gen3c.geometry.types import Watch
+from gen3c.media import encode_video
+from gen3c.program import Program
+from gen3c.scene import SourceView
+from gen3c.splat import EMPTY
+
+PREVIEW_WIDTH = 320  # px: enough to see what a view contributes
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """Target cameras of consecutive output frames."""
+
+    w2c: Tensor  # [t,4,4]
+    K: Tensor  # [t,3,3] px of the output raster
+
+    def __len__(self) -> int:
+        return len(self.w2c)
+
+    def __getitem__(self, frames: slice) -> "Cameras":
+        return Cameras(self.w2c[frames], self.K[frames])
+
+
+@dataclass(frozen=True)
+class ConditionOptions:
+    """How views become a condition."""
+
+    fusion: FusionMode = "coverage_max"
+    foreground_masking: bool = False
+    min_confidence: float = 0.1
+    preview_fps: float | None = None  # make a small video of every rendering
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one view adds to one chunk."""
+
+    frame_coverage: Tensor  # [t] share of covered pixels of every frame
+    pool: Pool | None  # the pool with the view in it; None if only coverage was asked for
+    preview: bytes | None  # mp4 of the rendering, at most PREVIEW_WIDTH wide
+
+
+class Conditioner(Protocol):
+    """Folds one view of one chunk into a pool: in this process (`ViewConditioner`), or as a model of a server."""
+
+    def __call__(
+        self,
+        view: SourceView,
+        cameras: Cameras,
+        options: ConditionOptions,
+        pool: Pool | None,
+        keep: Tensor | None = None,
+    ) -> Contribution:
+        """Without a pool nothing is encoded. `keep` [t] bool: the frames that the view may show."""
+
+
+class ViewConditioner:
+    """Conditioning in this process."""
+
+    def __init__(self, encoder: Program) -> None:
+        self._encoder = encoder
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        view: SourceView,
+        cameras: Cameras,
+        options: ConditionOptions,
+        pool: Pool | None,
+        keep: Tensor | None = None,
+    ) -> Contribution:
+        height, width = view.depth.shape
+        warp = render(
+            view.cache(options.min_confidence),
+            cameras.w2c,
+            cameras.K,
+            (height, width),
+            foreground_masking=options.foreground_masking,
+        )
+        image, mask = warp.image, warp.coverage
+        del warp
+        preview = None if options.preview_fps is None else _preview(image, options.preview_fps)
+        frame_coverage = mask.mean(dim=(1, 2, 3))
+        if pool is None:
+            return Contribution(frame_coverage, None, preview)
+        if keep is not None:
+            shown = keep[:, None, None, None]
+            image = torch.where(shown, image, torch.full_like(image, EMPTY))
+            mask = torch.where(shown, mask, torch.zeros_like(mask))
+        latents = encode_view(self._encoder, image.transpose(0, 1)[None], mask.transpose(0, 1)[None])[0]
+        pool = fold(pool, ViewLatents(latents, cell_coverage(mask)), options.fusion)
+        return Contribution(frame_coverage, pool, preview)
+
+
+@dataclass(frozen=True)
+class ChunkViews:
+    """The condition of one chunk from all views."""
+
+    cache: Tensor  # [1,64,t,h,w]
+    coverage: Tensor  # [v,t] share of covered pixels per view and frame
+    previews: tuple[bytes, ...]  # one a view, if asked for
+
+
+def pool_views(
+    views: Sequence[SourceView],
+    cameras: Cameras,
+    conditioner: Conditioner,
+    latent_shape: tuple[int, int, int],
+    options: ConditionOptions,
+    watch: Watch,
+) -> ChunkViews:
+    """Fold all views into the condition of one chunk; one call a view, so progress and cancellation come for free."""
+    whole = options.fusion == "topk_concat"
+    calls = len(views) + (min(len(views), 2) if whole else 0)
+    pool = Pool.empty(latent_shape)
+    contributions = []
+    for i, view in enumerate(views):
+        watch.step("condition", i, calls)
+        contributions.append(conditioner(view, cameras, options, None if whole else pool))
+        pool = contributions[-1].pool or pool
+    coverage = torch.stack([c.frame_coverage for c in contributions])
+    if whole:
+        # Only two views are encoded; the pass above has told which ones.
+        choice = choose_views(coverage)
+        silent = ConditionOptions(options.fusion, options.foreground_masking, options.min_confidence)
+        for n, i in enumerate(choice.views):
+            watch.step("condition", len(views) + n, calls)
+            pool = conditioner(views[i], cameras, silent, pool, choice.keep[n]).pool or pool
+    watch.step("condition", calls, calls)
+    return ChunkViews(pool.condition(), coverage, tuple(c.preview for c in contributions if c.preview is not None))
+
+
+def _preview(image: Tensor, fps: float) -> bytes:
+    """A small mp4 of a rendering [t,3,h,w] in [-1,1]; holes are black."""
+    width = min(PREVIEW_WIDTH, image.shape[3])
+    height = round(image.shape[2] * width / image.shape[3] / 2) * 2
+    small = (F.interpolate(frame[None], (height, width), mode="area")[0] for frame in image)
+    return encode_video((((f.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8) for f in small), fps)

@@ -1,0 +1,103 @@
+"""A video of any legal length: chunk after chunk, each starting from the last frame of the one before."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gen3c.conditioning import Cameras, ChunkViews, Conditioner, ConditionOptions, pool_views
+from gen3c.generator.condition import ChunkCondition, encode_seed
+from gen3c.generator.sampler import initial_noise, sample_chunk
+from gen3c.geometry.types import Watch
+from gen3c.presets import Preset
+from gen3c.program import Program
+from gen3c.scene import Scene
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The networks of a rollout."""
+
+    dit: Program
+    video_encoder: Program
+    video_decoder: Program
+    conditioner: Conditioner
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """How a video is made."""
+
+    seed: int
+    steps: int
+    guidance: float
+    fps: float
+    condition: ConditionOptions
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One finished chunk."""
+
+    frames: Tensor  # [t,h,w,3] uint8: the new frames; a later chunk's first frame, already shown, is left out
+    views: ChunkViews
+
+
+def rollout(
+    scene: Scene,
+    cameras: Cameras,
+    seed_frame: Tensor,  # [1,3,h,w] in [-1,1]: the picture at cameras[0]
+    text: Tensor,  # [1,tokens,dim]
+    negative_text: Tensor,  # [1,tokens,dim]
+    programs: Programs,
+    preset: Preset,
+    options: RolloutOptions,
+    watch: Watch,
+) -> Iterator[Chunk]:
+    """Yield the chunks of a video along `cameras`, chunk + k*(chunk-1) of them (gen3c.md 1.1, 1.2).
+
+    Consecutive chunks share a frame: the last of one is the first of the next, shown once. The static cache is
+    rendered again for every chunk. Noise comes from one generator per video, so a seed gives one video.
+    """
+    chunks = preset.chunks(len(cameras))
+    step = preset.chunk_frames - 1
+    noise_source = torch.Generator().manual_seed(options.seed)
+    for k in range(chunks):
+        part = _Part(watch, k, chunks)
+        chunk_cameras = cameras[k * step : k * step + preset.chunk_frames]
+        views = pool_views(
+            scene.views, chunk_cameras, programs.conditioner, preset.latent_shape, options.condition, part.watch
+        )
+        condition = ChunkCondition(
+            seed_latent=encode_seed(programs.video_encoder, seed_frame, preset.chunk_frames),
+            cache=views.cache,
+            text=text,
+            negative_text=negative_text,
+            fps=options.fps,
+        )
+        latent = sample_chunk(
+            programs.dit,
+            condition,
+            initial_noise(condition.noise_shape, noise_source),
+            steps=options.steps,
+            guidance=options.guidance,
+            augment_seed=options.seed,
+            watch=part.watch,
+        )
+        watch.step("decode", k, chunks)
+        frames = programs.video_decoder({"LATENT": latent})["VIDEO"][0]
+        watch.step("decode", k + 1, chunks)
+        seed_frame = frames[-1:].permute(0, 3, 1, 2).float() / 127.5 - 1
+        yield Chunk(frames if k == 0 else frames[1:], views)
+
+
+class _Part:
+    """Counts the steps of chunk k as steps of the whole video."""
+
+    def __init__(self, watch: Watch, k: int, chunks: int) -> None:
+        self._watch, self._k, self._chunks = watch, k, chunks
+        self.watch = Watch(watch.is_cancelled, self._forward)
+
+    def _forward(self, stage: str, step: int, total: int) -> None:
+        self._watch.on_progress(stage, self._k * total + step, self._chunks * total)

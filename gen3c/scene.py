@@ -1,0 +1,78 @@
+"""From geometry in a provider's own frame to views on the output raster, in the frame and unit of camera paths."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gen3c.cache3d import CachedView, cache_view, center_depth
+from gen3c.fit import FitMode, fit_view
+from gen3c.geometry.types import Frames, Geometry
+
+
+@dataclass(frozen=True)
+class SourceView:
+    """One view on the output raster. View 0's camera is the identity; lengths are in centre depths of view 0."""
+
+    image: Tensor  # [3,h,w] float in [-1,1]
+    depth: Tensor  # [h,w] z-depth, 0 = unknown
+    confidence: Tensor  # [h,w] in [0,1]
+    w2c: Tensor  # [4,4]
+    K: Tensor  # [3,3] px
+
+    def cache(self, min_confidence: float) -> CachedView:
+        """The view's points (gen3c.cache3d)."""
+        return cache_view(self.image, self.depth, self.confidence, self.w2c, self.K, min_confidence=min_confidence)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All views of a job."""
+
+    views: tuple[SourceView, ...]
+    unit: float  # centre depth of view 0 in the provider's unit
+    origin_w2c: Tensor  # [4,4] view 0 in the provider's frame and unit
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the output raster."""
+        height, width = self.views[0].depth.shape
+        return height, width
+
+    def from_world(self, w2c: Tensor) -> Tensor:
+        """Cameras [n,4,4] given in the provider's frame and unit, in the scene's."""
+        relative: Tensor = w2c.double() @ torch.linalg.inv(self.origin_w2c.double())
+        relative[:, :3, 3] /= self.unit
+        return relative.float()
+
+
+def build_scene(frames: Frames, geometry: Geometry, size: tuple[int, int], fit: FitMode) -> Scene:
+    """Fit every view to the raster of `size` (height, width) and normalise frame and unit."""
+    unit = center_depth(geometry.depth[0], geometry.confidence[0])
+    scene = Scene((), unit, geometry.w2c[0])
+    poses = scene.from_world(geometry.w2c)
+    views = []
+    for i in range(len(frames)):
+        pixels = frames.frame(i)
+        height, width = pixels.shape[:2]
+        fitted = fit_view(
+            pixels,
+            geometry.depth[i, :height, :width],
+            geometry.confidence[i, :height, :width],
+            geometry.K[i],
+            size,
+            fit,
+        )
+        views.append(SourceView(fitted.image, fitted.depth / unit, fitted.confidence, poses[i], fitted.K))
+    return Scene(tuple(views), unit, geometry.w2c[0])
+
+
+def point_cloud(scene: Scene, min_confidence: float) -> tuple[Tensor, Tensor]:
+    """All points that the cache renders: positions [n,3] in the scene's frame and colours [n,3] uint8."""
+    points, colors = [], []
+    for view in scene.views:
+        cached = view.cache(min_confidence)
+        points.append(cached.points[cached.mask[0]])
+        rgb = ((cached.image.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        colors.append(rgb[cached.mask[0]])
+    return torch.cat(points), torch.cat(colors)

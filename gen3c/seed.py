@@ -1,0 +1,55 @@
+"""The picture that a video starts from."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gen3c.cache3d import render
+from gen3c.conditioning import Cameras
+from gen3c.scene import Scene
+from gen3c.splat import EMPTY
+
+SAME_POSE = 1e-3  # of the 4x4 matrices, in radians and centre depths
+
+
+def seed_frame(scene: Scene, cameras: Cameras, min_confidence: float) -> tuple[Tensor, str | None]:
+    """The picture [1,3,h,w] in [-1,1] at the first camera, and a sentence for the user if it is no photo.
+
+    The network holds the first frame to this picture. Where the path starts at a source view, that is its photo;
+    elsewhere it is what the cache shows there, its holes closed from their surroundings.
+    """
+    w2c, K = cameras.w2c[0], cameras.K[0]
+    for view in scene.views:
+        if float((view.w2c - w2c).abs().max()) < SAME_POSE and torch.allclose(view.K, K, rtol=SAME_POSE):
+            return view.image[None], None
+    image, covered = composite(scene, w2c, K, min_confidence)
+    share = float(covered.float().mean())
+    if share == 0:
+        return torch.zeros(1, 3, *scene.size), "the first camera of the path sees nothing of the scene."
+    note = f"the path starts at no source view: its first frame is a rendering of them ({share:.0%} covered)."
+    return fill_holes(image, covered), note
+
+
+def composite(scene: Scene, w2c: Tensor, K: Tensor, min_confidence: float) -> tuple[Tensor, Tensor]:
+    """All views seen from one camera: per pixel the nearest surface of any, [1,3,h,w], and where there is one."""
+    height, width = scene.size
+    image = torch.full((1, 3, height, width), EMPTY)
+    nearest = torch.full((1, 1, height, width), torch.inf)
+    for view in scene.views:
+        warp = render(view.cache(min_confidence), w2c[None], K[None], scene.size)
+        wins = (warp.coverage > 0) & (warp.depth < nearest)
+        image = torch.where(wins, warp.image, image)
+        nearest = torch.where(wins, warp.depth, nearest)
+    return image, torch.isfinite(nearest)
+
+
+def fill_holes(image: Tensor, covered: Tensor) -> Tensor:
+    """Holes of image [1,3,h,w] take the mean colour of the finest surroundings that have one (push-pull pyramid)."""
+    if min(image.shape[2:]) == 1 or bool(covered.all()):
+        return image
+    weight = covered.float()
+    share = F.avg_pool2d(weight, 2, ceil_mode=True)
+    coarse = F.avg_pool2d(image * weight, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    filled = fill_holes(coarse, share > 0)
+    back = F.interpolate(filled, image.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where(covered, image, back)

@@ -1,0 +1,110 @@
+"""`gen3c serve`: the options of the launcher at the command line.
+
+The client's Typer app loads this function through the entry point group `gen3c.commands`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gen3c_server.launcher import PreflightError, ServeOptions
+from gen3c_server.launcher import serve as run_server
+from gen3c_server.launcher.serve import PREFLIGHT
+from gen3c_server.launcher.server import to_stderr
+from gen3c_server.repository import default_model_repository
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for every network of this machine.")
+    ] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8002,
+    preset: Annotated[str, typer.Option(envvar="GEN3C_PRESET", help="Sizes and weights to serve.")] = "tiny",
+    model_repository: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, exists=True, help="Triton model repository; default: the one shipped."),
+    ] = None,
+    deployment: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, exists=True, envvar="GEN3C_DEPLOYMENT", help="YAML file with the limits."),
+    ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, exists=True, envvar="GEN3C_CHECKPOINTS", help="Folder of the preset's checkpoints."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, envvar="GEN3C_THREADS", help="CPU threads of a model; default: every core."),
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Scratch folder; default: a temporary one.")
+    ] = None,
+    start_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds until the first inference must have succeeded.")
+    ] = 300.0,
+    exit_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that a stop may take; running jobs get the first 60 %.")
+    ] = 20.0,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Triton's log, appended to; default: in the run directory."),
+    ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            exists=True,
+            help="Triton installation; default: /opt/tritonserver, else the wheel's.",
+        ),
+    ] = None,
+    triton_flag: Annotated[
+        list[str] | None,
+        typer.Option(help="Further flag of tritonserver, such as --cuda-memory-pool-byte-size=0:4294967296."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the whole log of Triton.")] = False,
+) -> None:
+    """Run the models on this machine in a Triton server, until Ctrl-C or SIGTERM; a second one stops at once.
+
+    Exit codes: 0 stopped as asked; 1 the server failed or died; 2 this machine or these options cannot run it.
+    """
+    environment = {"GEN3C_PRESET": preset}
+    if deployment is not None:
+        environment["GEN3C_DEPLOYMENT"] = str(deployment.resolve())
+    if checkpoints is not None:
+        environment["GEN3C_CHECKPOINTS"] = str(checkpoints.resolve())
+    if threads is not None:
+        environment["GEN3C_THREADS"] = str(threads)
+    try:
+        options = ServeOptions(
+            model_repository=model_repository or default_model_repository(),
+            host=host,
+            http_port=http_port or None,
+            grpc_port=grpc_port or None,
+            metrics_port=metrics_port or None,
+            run_dir=run_dir,
+            environment=environment,
+            exit_timeout_s=exit_timeout,
+            start_timeout_s=start_timeout,
+            log_path=log_file,
+            verbose=verbose,
+            triton=triton,
+            triton_flags=tuple(triton_flag or ()),
+        )
+    except PreflightError as error:
+        to_stderr(str(error))
+        raise typer.Exit(PREFLIGHT) from None
+    raise typer.Exit(run_server(options, _canary, note=f"preset {preset}"))
+
+
+def _canary(url: str) -> None:
+    # Imports the client's stack, which a refused start should not wait for.
+    from gen3c_server.canary import check
+
+    check(url)

@@ -1,0 +1,35 @@
+"""The `conditioner` model: one view of one chunk, rendered, encoded and folded. Imported inside the server only."""
+
+import triton_python_backend_utils as pb_utils
+
+from gen3c.conditioning import ViewConditioner
+from gen3c.generator.local import LocalProgram
+from gen3c.generator.signatures import VIDEO_ENCODER
+from gen3c.generator.vae import VideoEncoder
+from gen3c.generator.weights import load_vae
+from gen3c_server import conditioner_wire
+from gen3c_server.leaf import UNTRAINED_SEED
+from gen3c_server.settings import Settings
+from gen3c_server.tensors import from_value, request_values
+from gen3c_server.wire_errors import error_response
+
+
+class ConditionerModel:
+    """Base of the model's `TritonPythonModel`. The encoder runs in this process: on a CPU renderings stay here."""
+
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
+        settings = Settings.from_environment()
+        settings.apply_threads()
+        vae, _ = load_vae(settings.preset, settings.checkpoints, untrained_seed=UNTRAINED_SEED)
+        self._conditioner = ViewConditioner(LocalProgram(VideoEncoder(vae), VIDEO_ENCODER))
+
+    def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
+        try:
+            result = self._conditioner(*conditioner_wire.unpack_call(request_values(request)))
+            wire = conditioner_wire.pack_result(result)
+            return pb_utils.InferenceResponse([from_value(name, value) for name, value in wire.items()])
+        except Exception as error:
+            return error_response(error)

@@ -1,0 +1,48 @@
+"""`make demo`: start the server, make one video from a clip, say where it is, stop the server."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from gen3c_server.canary import check
+from gen3c_server.launcher import EmbeddedServer, PreflightError, ServeOptions, ServerError
+from gen3c_server.repository import default_model_repository
+
+SAMPLE = "courtyard.mp4"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code of `gen3c generate`, or 1 if the server cannot run."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("input", nargs="?", type=Path, help="a video or a picture folder; default: the sample clip")
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder of the results")
+    chosen = parser.parse_args(arguments)
+    clip = chosen.input or Path(str(resources.files("gen3c.samples").joinpath(SAMPLE)))
+    if not clip.exists():
+        print(f"There is no {clip}; legal: INPUT=a video, a picture or a folder of them.", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="gen3c-demo-") as scratch:
+        options = ServeOptions(default_model_repository(), log_path=Path(scratch) / "triton.log")
+        try:
+            print("Starting the embedded Triton server ...", flush=True)
+            with EmbeddedServer(options) as server:
+                server.wait_ready(check)
+                print(f"Ready at {server.grpc_url}. Making a video from {clip.name} ...", flush=True)
+                return _generate(server.grpc_url, clip, chosen.output)
+        except (PreflightError, ServerError) as error:
+            print(f"The demo cannot run: {error}", file=sys.stderr)
+            return 1
+
+
+def _generate(url: str, clip: Path, output: Path) -> int:
+    command = [sys.executable, "-m", "gen3c_client.cli", "generate", str(clip), "--url", url]
+    command += ["--select", "all", "--max-frames", "8", "--path", "left", "--save", "video,warps,points,cameras"]
+    command += ["--output", str(output), "--force"]
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

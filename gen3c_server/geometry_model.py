@@ -1,0 +1,69 @@
+"""The `geometry` model: frames in, depth and cameras out, by one of several providers. Inside the server only."""
+
+import logging
+import time
+
+import triton_python_backend_utils as pb_utils
+
+from gen3c.errors import InvalidInputError
+from gen3c.geometry import files, sfm
+from gen3c.geometry.types import Frames, Geometry, Watch
+from gen3c_server import geometry_wire
+from gen3c_server.geometry_wire import GeometryOptions, GeometryProgress
+from gen3c_server.probe import PROBE_PROVIDER
+from gen3c_server.settings import Settings
+from gen3c_server.tensors import from_value, request_values
+from gen3c_server.wire_errors import error_response
+
+_REPORT_EVERY_S = 0.25
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class GeometryModel:
+    """Base of the model's `TritonPythonModel`. Decoupled: progress on the way, then the geometry."""
+
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
+        logging.basicConfig(format="geometry %(levelname)s %(message)s")
+        self._settings = Settings.from_environment()
+        self._settings.apply_threads()
+
+    def execute(self, requests: list["pb_utils.InferenceRequest"]) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                frames, options, file = geometry_wire.unpack_call(request_values(request))
+                if options.provider != PROBE_PROVIDER:
+                    result = _estimate(frames, options, file, self._watch(sender, options.cancel_token))
+                    sender.send(_response(geometry_wire.pack_result(result)))
+                sender.send(flags=FINAL)
+            except Exception as error:
+                sender.send(error_response(error), flags=FINAL)
+
+    def _watch(self, sender: "pb_utils.InferenceResponseSender", cancel_token: str) -> Watch:
+        # Pathless on purpose: whoever can call this model may not name files of the server.
+        token = self._settings.cancel_dir / cancel_token if cancel_token.isalnum() else None
+        last = 0.0
+
+        def report(part: str, step: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _REPORT_EVERY_S or step == total:
+                last = now
+                sender.send(_response(geometry_wire.pack_progress(GeometryProgress(part, step, total))))
+
+        return Watch(lambda: token is not None and token.exists(), report)
+
+
+def _estimate(frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch) -> Geometry:
+    match options.provider:
+        case "sfm":
+            return sfm.estimate(frames, watch, seed=options.seed)
+        case "file" if file is not None:
+            return files.read_geometry(file, frames)
+        case _:
+            legal = "'sfm', or 'file' with GEOMETRY"
+            raise InvalidInputError(f"provider is {options.provider!r}; legal: {legal}.", "spec.geometry.provider")
+
+
+def _response(wire: geometry_wire.Wire) -> "pb_utils.InferenceResponse":
+    return pb_utils.InferenceResponse([from_value(name, value) for name, value in wire.items()])

@@ -1,0 +1,100 @@
+"""The `gen3c` model: takes jobs, queues them, streams their events. Imported inside the server only."""
+
+import json
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+
+import triton_python_backend_utils as pb_utils
+from gen3c_client.contract import Done
+
+from gen3c.generator.local import LocalProgram
+from gen3c.generator.rollout import Programs
+from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
+from gen3c.generator.text import EmptyText
+from gen3c.generator.vae import VideoDecoder, VideoEncoder
+from gen3c.generator.weights import load_vae
+from gen3c_server import bls
+from gen3c_server.errors import JobError
+from gen3c_server.inputs import JobInputs, read_inputs
+from gen3c_server.job_queue import Job, JobQueue
+from gen3c_server.leaf import UNTRAINED_SEED
+from gen3c_server.pipeline import Services, run_job
+from gen3c_server.probe import probe_graph
+from gen3c_server.response_stream import ResponseStream
+from gen3c_server.services import ConditionerModel, GeometryModel
+from gen3c_server.settings import Settings
+from gen3c_server.tensors import request_values
+
+logger = logging.getLogger("gen3c")
+
+CLOSE_TIMEOUT_S = 5.0
+
+
+class JobModel:
+    """Base of the model's `TritonPythonModel`.
+
+    `execute` only checks and queues, so a bad request is answered at once whatever is running. A request with the
+    parameter `probe` calls every other model once and answers with `done`.
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
+        logging.basicConfig(format="gen3c %(levelname)s %(message)s")
+        self._settings = settings = Settings.from_environment()
+        settings.apply_threads()
+        vae, source = load_vae(settings.preset, settings.checkpoints, untrained_seed=UNTRAINED_SEED)
+        # On a CPU a raw video costs more to hand over than the autoencoder's weights cost to hold twice.
+        self._programs = Programs(
+            dit=bls.LeafProgram(DIT),
+            video_encoder=LocalProgram(VideoEncoder(vae), VIDEO_ENCODER),
+            video_decoder=LocalProgram(VideoDecoder(vae), VIDEO_DECODER),
+            conditioner=ConditionerModel(),
+        )
+        self._weights = {"vae": str(source)}
+        self._queue = JobQueue(
+            settings.jobs_dir,
+            settings.cancel_dir,
+            settings.drain_token,
+            queued=settings.limits.queued_jobs,
+        )
+
+    def execute(self, requests: list["pb_utils.InferenceRequest"]) -> None:
+        for request in requests:
+            stream = ResponseStream(request.get_response_sender())
+            try:
+                if json.loads(request.parameters() or "{}").get("probe"):
+                    threading.Thread(target=self._probe, args=(stream,), daemon=True).start()
+                    continue
+                wire = request_values(request)
+                inputs = read_inputs(wire, self._settings.preset, self._settings.limits)
+                limit = self._settings.limits.job_seconds
+                timeout_s = min(limit, inputs.spec.timeout_s or limit)
+                self._queue.submit(Job(secrets.token_hex(8), stream, self._work(inputs), timeout_s))
+            except Exception as error:
+                stream.fail(JobError.of(error))
+
+    def finalize(self) -> None:
+        self._queue.close(CLOSE_TIMEOUT_S)
+
+    def _work(self, inputs: JobInputs) -> Callable[[Job], None]:
+        def work(job: Job) -> None:
+            services = Services(
+                preset=self._settings.preset,
+                limits=self._settings.limits,
+                geometry=GeometryModel(job.id),
+                programs=self._programs,
+                text=EmptyText(self._settings.preset.dit),
+                weights=self._weights,
+            )
+            run_job(inputs, services, job.stream.send, job.should_stop)
+
+        return work
+
+    def _probe(self, stream: ResponseStream) -> None:
+        try:
+            probe_graph(self._settings.preset, self._programs)
+            stream.send(Done(seed=0, timings_s={}, provenance={"probe": True, "weights": dict(self._weights)}))
+            stream.finish(None)
+        except Exception as error:
+            stream.fail(JobError.of(error))

@@ -1,0 +1,62 @@
+"""What a launch can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gen3c_server.launcher.errors import PreflightError
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """One embedded server. Illegal values raise PreflightError at construction.
+
+    model_repository: folder with one folder a model; it is served in place and never written to.
+    host: address that all three ports listen on.
+    http_port, grpc_port, metrics_port: 1 to 65535, or None to take a free one.
+    run_dir: scratch folder of this server, made if absent. None: a fresh temporary one, removed at the end.
+        Of a given one only what the launcher put there is removed, not the log.
+    environment: added to the environment of the server and so of its models.
+    exit_timeout_s: seconds that a whole stop may take: drain, Triton's own exit, SIGKILL.
+    start_timeout_s: seconds until the first inference must have succeeded.
+    log_path: the server's log, appended to. None: `triton.log` in the run directory.
+    verbose: copy the whole log to standard error, not only its warnings and errors.
+    triton: a Triton installation folder (with bin/tritonserver). None: see `find_triton`.
+    triton_flags: further flags of `tritonserver`, such as `--cuda-memory-pool-byte-size=0:4294967296`.
+    min_shm_bytes: free bytes that /dev/shm must have; tensors between server and models live there.
+    """
+
+    model_repository: Path
+    host: str = "127.0.0.1"
+    http_port: int | None = None
+    grpc_port: int | None = None
+    metrics_port: int | None = None
+    run_dir: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    exit_timeout_s: float = 20.0
+    start_timeout_s: float = 300.0
+    log_path: Path | None = None
+    verbose: bool = False
+    triton: Path | None = None
+    triton_flags: tuple[str, ...] = ()
+    min_shm_bytes: int = 256 * MIB
+
+    def __post_init__(self) -> None:
+        ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port is not None]
+        for port in ports:
+            if not 1 <= port <= 65535:
+                raise PreflightError(f"Port {port} does not exist; ports are 1 to 65535.")
+        if len(set(ports)) < len(ports):
+            raise PreflightError(
+                f"HTTP, gRPC and metrics need three different ports; given were {', '.join(map(str, ports))}."
+            )
+        for name, seconds in (
+            ("exit timeout", self.exit_timeout_s),
+            ("start timeout", self.start_timeout_s),
+        ):
+            if not seconds > 0:
+                raise PreflightError(f"The {name} is {seconds} s; it must be above 0.")

@@ -1,0 +1,117 @@
+"""The scratch folder of one server, and the token files in it that launcher and models share.
+
+<run_dir>/drain    while it exists, models stop running jobs soon and refuse new ones
+<run_dir>/jobs/    one file a running job, kept by the job model
+<run_dir>/lock     held by the launcher
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from gen3c_server.launcher.errors import PreflightError
+from gen3c_server.launcher.find import STUB, TritonInstall
+
+VARIABLE = "GEN3C_RUN_DIR"
+LOCK = "gen3c.lock"
+
+
+class RunDirectory:
+    """Owns the folder from construction to `remove`.
+
+    Raises PreflightError if the folder is not usable: in use by another server, or full of somebody's files.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.temporary = path is None
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="gen3c-")) if path is None else path.resolve()
+            self.path.mkdir(parents=True, exist_ok=True)
+            foreign = any(self.path.iterdir()) and not (self.path / LOCK).exists()
+            if foreign:
+                raise PreflightError(
+                    f"The folder {self.path} is not empty and was not made by gen3c serve; "
+                    "the run directory must be a new or an empty folder."
+                )
+            self._lock = (self.path / LOCK).open("w")
+        except OSError as error:
+            raise PreflightError(
+                f"The run directory {path or tempfile.gettempdir()} is not usable: {error}."
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise PreflightError(f"The run directory {self.path} is in use by another gen3c server.") from error
+        # What a killed launcher may have left in a folder that is used again.
+        self._remove_ours()
+        self.jobs.mkdir()
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / "jobs"
+
+    @property
+    def drain(self) -> Path:
+        return self.path / "drain"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "triton.log"
+
+    def running_jobs(self) -> int:
+        """How many jobs the models say are running."""
+        return sum(1 for _ in self.jobs.iterdir()) if self.jobs.is_dir() else 0
+
+    def backends(self, install: TritonInstall) -> Path:
+        """The backend folder to serve with: the installation's own, or symlinks to it plus the stub.
+
+        The python backend finds its stub only in its own folder, and the wheel keeps the stubs elsewhere.
+        """
+        if install.stub_is_in_place:
+            return install.backends
+        folder = self.path / "backends"
+        for backend in install.backends.iterdir():
+            (folder / backend.name).mkdir(parents=True)
+            for file in backend.iterdir():
+                if file.name != "__pycache__":
+                    (folder / backend.name / file.name).symlink_to(file)
+        (folder / "python" / STUB).symlink_to(install.stub)
+        return folder
+
+    def library_path(self, libpython: Path) -> Path:
+        """A folder that holds `libpython` alone, for LD_LIBRARY_PATH.
+
+        The folder where it lives may hold another libstdc++ or libssl than Triton wants (conda does).
+        """
+        folder = self.path / "lib"
+        folder.mkdir()
+        (folder / libpython.name).symlink_to(libpython)
+        return folder
+
+    def remove(self) -> None:
+        """A temporary folder goes; of a given one, everything but the log and the mark."""
+        self._lock.close()
+        if self.temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self._remove_ours()
+
+    def _remove_ours(self) -> None:
+        for name in ("backends", "lib", "jobs", "cancel"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        self.drain.unlink(missing_ok=True)
+
+
+def server_environment(prefix: Path, library_path: Path, run_dir: Path, extra: dict[str, str]) -> dict[str, str]:
+    """The environment of Triton: ours, with this Python first on PATH, its libpython, and the run directory."""
+    environment = {**os.environ, **extra}
+    inherited = environment.get("LD_LIBRARY_PATH")
+    environment["LD_LIBRARY_PATH"] = f"{library_path}:{inherited}" if inherited else str(library_path)
+    environment["PATH"] = f"{prefix / 'bin'}:{environment.get('PATH', os.defpath)}"
+    environment[VARIABLE] = str(run_dir)
+    return environment

@@ -1,0 +1,39 @@
+"""A leaf of the serving graph: one tensor program behind Triton's python backend. Imported inside the server only."""
+
+import triton_python_backend_utils as pb_utils
+from torch import Tensor, nn
+
+from gen3c.generator.local import LocalProgram
+from gen3c.generator.signatures import Signature
+from gen3c.program import Program
+from gen3c_server.settings import Settings
+from gen3c_server.tensors import from_value, request_values
+from gen3c_server.wire_errors import error_response
+
+UNTRAINED_SEED = 0  # of the random weights that stand in until a checkpoint is there
+
+
+class LeafModel:
+    """Base of a leaf's `TritonPythonModel`: subclasses say which program and how to build it."""
+
+    signature: Signature
+
+    def build(self, settings: Settings) -> nn.Module:
+        """The module to serve, with its weights."""
+        raise NotImplementedError
+
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
+        settings = Settings.from_environment()
+        settings.apply_threads()
+        self._program: Program = LocalProgram(self.build(settings), self.signature)
+
+    def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
+        try:
+            inputs = {k: v for k, v in request_values(request).items() if isinstance(v, Tensor)}
+            outputs = self._program(inputs)
+            return pb_utils.InferenceResponse([from_value(name, tensor) for name, tensor in outputs.items()])
+        except Exception as error:
+            return error_response(error)

@@ -1,0 +1,83 @@
+"""What the launcher, or an operator by environment variables, tells the models."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from gen3c_client.contract import Limits
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gen3c.presets import Preset, get_preset
+from gen3c_server.errors import JobError
+
+
+class Deployment(BaseModel):
+    """The deployment file, YAML (docs/deployment.md). Strict: a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limits: Limits = Limits()
+
+    @classmethod
+    def load(cls, path: Path) -> "Deployment":
+        """Read a deployment file; raises ValueError with a sentence."""
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text()) or {})
+        except yaml.YAMLError as error:
+            raise ValueError(f"The deployment file {path.name} is not YAML: {error}") from None
+        except ValidationError as error:
+            raise ValueError(f"The deployment file {path.name} is wrong: {JobError.of(error).message}") from None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one model process."""
+
+    preset: Preset
+    deployment: Deployment
+    run_dir: Path  # tokens and job files; shared by all models of a server
+    checkpoints: Path | None
+    threads: int
+
+    @property
+    def limits(self) -> Limits:
+        return self.deployment.limits
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """GEN3C_PRESET, GEN3C_DEPLOYMENT, GEN3C_RUN_DIR, GEN3C_CHECKPOINTS, GEN3C_THREADS; all optional."""
+        deployment = os.environ.get("GEN3C_DEPLOYMENT")
+        checkpoints = os.environ.get("GEN3C_CHECKPOINTS")
+        default_run_dir = str(Path(tempfile.gettempdir()) / f"gen3c-{os.getuid()}")
+        settings = cls(
+            preset=get_preset(os.environ.get("GEN3C_PRESET", "tiny")),
+            deployment=Deployment.load(Path(deployment)) if deployment else Deployment(),
+            run_dir=Path(os.environ.get("GEN3C_RUN_DIR", default_run_dir)),
+            checkpoints=Path(checkpoints) if checkpoints else None,
+            threads=int(os.environ.get("GEN3C_THREADS", "0")) or len(os.sched_getaffinity(0)),
+        )
+        for folder in (settings.jobs_dir, settings.cancel_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        return settings
+
+    @property
+    def jobs_dir(self) -> Path:
+        """One file for every job that has not ended."""
+        return self.run_dir / "jobs"
+
+    @property
+    def cancel_dir(self) -> Path:
+        """One file for every job that inner models should stop working for."""
+        return self.run_dir / "cancel"
+
+    @property
+    def drain_token(self) -> Path:
+        """Exists once the server is about to stop."""
+        return self.run_dir / "drain"
+
+    def apply_threads(self) -> None:
+        """Give torch its share of the machine; results are repeatable for one thread count."""
+        torch.set_num_threads(self.threads)

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from gen3c.cache3d import cache_view, center_depth, reliable_mask, render
+
+K = torch.tensor([[60.0, 0, 19.5], [0, 60, 11.5], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("depth", "mask", "threshold"),
+    [("depth", "mask_005", 0.05), ("depth", "mask_0018", 0.018), ("depth_with_holes", "mask_holes_005", 0.05)],
+)
+def test_reliability_matches_the_reference(golden, depth: str, mask: str, threshold: float) -> None:
+    v = golden("gen3c/reliable_mask.npz")
+    assert torch.equal(reliable_mask(v[depth], threshold, reference=True), v[mask])
+
+
+def test_reliability_rejects_jumps_and_nothing_else() -> None:
+    depth = torch.full((1, 1, 20, 30), 1.0)
+    depth[..., 15:] = 2.0
+    mask = reliable_mask(depth)
+    assert not mask[..., 13:17].any()
+    assert mask[..., :13].all()  # the picture's edge included
+    assert mask[..., 17:].all()
+
+
+def test_unknown_depth_does_not_spoil_its_neighbours() -> None:
+    depth = torch.full((1, 1, 20, 30), 1.5)
+    depth[..., 10, 10] = 0
+    mask = reliable_mask(depth)
+    assert mask.sum() == 20 * 30 - 1
+    assert reliable_mask(depth, reference=True).sum() < 20 * 30 - 20
+
+
+def test_doubtful_points_stay_out() -> None:
+    depth, confidence = torch.full((24, 40), 2.0), torch.ones(24, 40)
+    depth[:, :5] = 0
+    confidence[:, 5:10] = 0.05
+    confidence[:, 10:15] = 0
+    view = cache_view(torch.zeros(3, 24, 40), depth, confidence, torch.eye(4), K, min_confidence=0.1)
+    assert not view.mask[..., :15].any()
+    assert view.mask[..., 15:].all()
+    lenient = cache_view(torch.zeros(3, 24, 40), depth, confidence, torch.eye(4), K, min_confidence=0.0)
+    assert lenient.mask[..., 5:10].all()
+    assert not lenient.mask[..., 10:15].any()  # confidence 0 means: do not use
+
+
+def test_a_frame_does_not_depend_on_how_many_are_rendered_together() -> None:
+    g = torch.Generator().manual_seed(0)
+    depth = torch.rand(24, 40, generator=g) * 0.02 + 2
+    view = cache_view(torch.rand(3, 24, 40, generator=g), depth, torch.ones(24, 40), torch.eye(4), K)
+    w2c = torch.eye(4).repeat(9, 1, 1)
+    w2c[:, 0, 3] = torch.linspace(0, 0.2, 9)
+    for masking in (False, True):
+        together = render(view, w2c, K.expand(9, 3, 3), (24, 40), foreground_masking=masking)
+        alone = render(view, w2c[6:7], K[None], (24, 40), foreground_masking=masking)
+        assert torch.equal(together.image[6:7], alone.image)
+        assert together.image.shape == (9, 3, 24, 40)
+
+
+def test_center_depth_is_the_median_of_the_confident_half() -> None:
+    depth = torch.tensor([[1.0, 2.0, 3.0, 50.0, 60.0, 0.0]])
+    confidence = torch.tensor([[0.9, 0.9, 0.9, 0.2, 0.2, 1.0]])
+    assert center_depth(depth, confidence) == 2.0
+    assert center_depth(torch.zeros(2, 2), torch.zeros(2, 2)) == 1.0

@@ -1,0 +1,131 @@
+import itertools
+
+import pytest
+import torch
+
+from gen3c.errors import InvalidInputError
+from gen3c.fusion import COVERED, FUSION_MODES, Pool, ViewLatents, cell_coverage, choose_views, fold
+
+SHAPE = (3, 4, 6)
+
+
+def views(n: int, seed: int = 0) -> list[ViewLatents]:
+    g = torch.Generator().manual_seed(seed)
+    return [
+        # Coverage on a coarse grid, so that ties happen and norms decide.
+        ViewLatents(torch.randn(32, *SHAPE, generator=g), torch.randint(0, 5, SHAPE, generator=g) / 4)
+        for _ in range(n)
+    ]
+
+
+def fold_all(some: list[ViewLatents], mode: str) -> torch.Tensor:
+    pool = Pool.empty(SHAPE)
+    for view in some:
+        pool = fold(pool, view, mode)
+    return pool.condition()[0]
+
+
+def ranked_by_hand(some: list[ViewLatents], cell: tuple[int, int, int]) -> list[int]:
+    """Best first: coverage, then norm, then index."""
+    key = [(-float(v.coverage[cell]), -float(v.norm[cell]), i) for i, v in enumerate(some)]
+    return [k[2] for k in sorted(key)]
+
+
+def cells() -> itertools.product:
+    return itertools.product(*(range(s) for s in SHAPE))
+
+
+def test_vector_max_takes_the_whole_vector_of_the_largest_norm() -> None:
+    some = views(5)
+    got = fold_all(some, "vector_max")
+    for cell in cells():
+        winner = max(range(5), key=lambda i: float(some[i].norm[cell]))
+        assert torch.equal(got[(slice(0, 32), *cell)], some[winner].latents[(slice(None), *cell)])
+    assert (got[32:] == 0).all()
+
+
+def test_vector_max_matches_the_fork(golden) -> None:
+    """The pooled channels of the vectors are one of the views' own; which one, the norm of the first 16 decides."""
+    v = golden("gen3c/encode_warped_fork_pool.npz")
+    assert (v["N4_latent_condition"][:, 32:] == 0).all()
+
+
+def test_coverage_max_ignores_views_that_do_not_see_the_cell() -> None:
+    some = views(5)
+    got = fold_all(some, "coverage_max")
+    for cell in cells():
+        seen = [i for i in range(5) if some[i].coverage[cell] >= COVERED]
+        winner = max(seen, key=lambda i: float(some[i].norm[cell])) if seen else ranked_by_hand(some, cell)[0]
+        assert torch.equal(got[(slice(0, 32), *cell)], some[winner].latents[(slice(None), *cell)])
+
+
+def test_ranked_concat_holds_the_best_two() -> None:
+    some = views(6)
+    got = fold_all(some, "ranked_concat")
+    for cell in cells():
+        first, second = ranked_by_hand(some, cell)[:2]
+        assert torch.equal(got[(slice(0, 32), *cell)], some[first].latents[(slice(None), *cell)])
+        assert torch.equal(got[(slice(32, 64), *cell)], some[second].latents[(slice(None), *cell)])
+
+
+def test_topk_concat_holds_two_whole_views_in_order() -> None:
+    some = views(2)
+    got = fold_all(some, "topk_concat")
+    assert torch.equal(got[:32], some[0].latents)
+    assert torch.equal(got[32:], some[1].latents)
+    with pytest.raises(ValueError, match="folds 2 views"):
+        fold_all(views(3), "topk_concat")
+
+
+@pytest.mark.parametrize("mode", FUSION_MODES)
+def test_one_view_is_the_official_encoding(mode: str) -> None:
+    (view,) = views(1)
+    got = fold_all([view], mode)
+    assert torch.equal(got[:32], view.latents)
+    assert (got[32:] == 0).all()
+
+
+@pytest.mark.parametrize("mode", FUSION_MODES)
+def test_equal_views_leave_the_first_in_place(mode: str) -> None:
+    (view,) = views(1)
+    other = ViewLatents(torch.cat((view.latents[:16], -view.latents[16:])), view.coverage)
+    assert torch.equal(fold_all([view, other], mode)[:32], view.latents)
+
+
+def test_unknown_mode() -> None:
+    with pytest.raises(InvalidInputError, match="legal: vector_max"):
+        fold_all(views(1), "mean")
+
+
+def test_cell_coverage_counts_one_frame_first_and_eight_later() -> None:
+    mask = torch.zeros(17, 1, 16, 24)
+    mask[0, :, :8, :4] = 1  # half of cell (0,0,0)
+    mask[1:5, :, 8:, 8:16] = 1  # four of the eight frames of cell (1,1,1)
+    mask[16, :, :8, 16:] = 1  # one of the eight frames of cell (2,0,2)
+    coverage = cell_coverage(mask)
+    assert coverage.shape == (3, 2, 3)
+    expected = torch.zeros(3, 2, 3)
+    expected[0, 0, 0], expected[1, 1, 1], expected[2, 0, 2] = 0.5, 0.5, 0.125
+    assert torch.equal(coverage, expected)
+
+
+def test_choose_views_follows_upstream() -> None:
+    coverage = torch.tensor([[0.5, 0.5, 0.95], [0.2, 0.1, 0.1], [0.7, 0.93, 0.92]])
+    choice = choose_views(coverage)
+    assert choice.views == (2, 0)
+    assert choice.keep.tolist() == [[True, True, True], [True, False, False]]
+    assert choose_views(coverage[:1]).views == (0,)
+    assert choose_views(torch.tensor([[0.5], [0.5], [0.5]])).views == (0, 1)  # ties go to the lower index
+
+
+@pytest.mark.parametrize(("case", "near_full"), [("t90", 0.9), ("t60", 0.6), ("t90nf", 0.9)])
+def test_choose_views_matches_the_reference(golden, case: str, near_full: float) -> None:
+    v = golden("gen3c/cache_selector.npz")
+    all_pixels, all_masks = v[f"all_pix_{case}"][0], v[f"all_mask_{case}"][0]  # [f,n,c,h,w]
+    choice = choose_views(all_masks.mean((2, 3, 4)).T, near_full)
+    for k, view in enumerate(choice.views):
+        shown = choice.keep[k][:, None, None, None]
+        assert torch.equal(torch.where(shown, all_masks[:, view], 0.0), v[f"mask_{case}"][0, :, k])
+        # The reference empties frames by (x + 1) * keep - 1, which rounds.
+        emptied = (all_pixels[:, view] + 1) * shown.float() - 1
+        assert torch.equal(emptied, v[f"pix_{case}"][0, :, k])

@@ -1,0 +1,64 @@
+"""Fixtures: the probe repository, and `serve` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from launcher_probe import PROBE, SCRIPT, Serving, add_model, alive, regions
+
+
+@pytest.fixture(scope="session")
+def probe_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return add_model(tmp_path_factory.mktemp("repository"), "probe", PROBE)
+
+
+@pytest.fixture
+def start_serving(probe_repository: Path) -> Iterator[Callable[..., Serving]]:
+    started: list[Serving] = []
+
+    def start(**options: Any) -> Serving:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(probe_repository), json.dumps(options)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("Ready: gRPC "), line + process.stderr.read()
+        serving = Serving(process, line.split()[2].rstrip(","))
+        started.append(serving)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            serving.pids.add(child.pid)
+            if child.name() == "tritonserver":
+                serving.triton = child.pid
+                flags = child.cmdline()
+                serving.prefix = next(f for f in flags if "shm-region-prefix-name" in f).rpartition("=")[2]
+                serving.run_dir = Path(child.environ()["GEN3C_RUN_DIR"])
+            elif child.name().startswith("triton_python"):
+                serving.stub = child.pid
+        assert serving.triton
+        assert serving.stub
+        assert regions(serving.prefix), "the server's shared memory does not carry the launcher's prefix"
+        return serving
+
+    yield start
+    for serving in started:
+        if serving.process.poll() is None:
+            serving.process.kill()
+            serving.process.communicate()
+        for pid in alive(serving.pids):
+            os.kill(pid, signal.SIGKILL)
+        for region in regions(serving.prefix) if serving.prefix else []:
+            region.unlink()
+        if serving.run_dir.name.startswith("gen3c-"):
+            shutil.rmtree(serving.run_dir, ignore_errors=True)

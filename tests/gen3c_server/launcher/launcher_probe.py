@@ -1,0 +1,121 @@
+"""A model that does what a test says, and `serve` in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+import tritonclient.grpc as triton
+
+CONFIG = """
+backend: "python"
+input [ { name: "IN" data_type: TYPE_STRING dims: [ 1 ] } ]
+output [ { name: "OUT" data_type: TYPE_STRING dims: [ 1 ] } ]
+instance_group [ { kind: KIND_CPU } ]
+"""
+
+# `env NAME` -> its value; `job` -> runs until the drain token is there; `stubborn` -> a job that ignores it;
+# anything else -> itself.
+PROBE = """
+import os, time
+from pathlib import Path
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+RUN = Path(os.environ["GEN3C_RUN_DIR"])
+
+def answer(command):
+    if command.startswith("env "):
+        return os.environ.get(command[4:], "")
+    if command in ("job", "stubborn"):
+        (RUN / "jobs" / "one").touch()
+        while command == "stubborn" or not (RUN / "drain").exists():
+            time.sleep(0.02)
+        (RUN / "jobs" / "one").unlink()
+        return "drained"
+    return command
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            command = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()[0].decode()
+            out = np.array([answer(command).encode()], dtype=np.object_)
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", out)]))
+        return responses
+"""
+
+SCRIPT = """
+import json
+import sys
+from pathlib import Path
+from gen3c_server.launcher import ServeOptions, serve
+sys.exit(serve(ServeOptions(Path(sys.argv[1]), **json.loads(sys.argv[2]))))
+"""
+
+
+def add_model(repository: Path, name: str, code: str, config: str = CONFIG) -> Path:
+    """Writes a python model; returns the repository."""
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "config.pbtxt").write_text(config)
+    (repository / name / "1" / "model.py").write_text(code)
+    return repository
+
+
+def ask(url: str, command: str, timeout_s: float = 20.0) -> str:
+    """One inference of the probe model."""
+    tensor = triton.InferInput("IN", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([command.encode()], dtype=np.object_))
+    with triton.InferenceServerClient(url) as client:
+        out = client.infer("probe", [tensor], client_timeout=timeout_s).as_numpy("OUT")
+    assert out is not None
+    return str(out[0].decode())
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those of `pids` that still run."""
+    found = set()
+    for pid in pids:
+        try:
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.add(pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def regions(prefix: str) -> list[Path]:
+    """The shared memory regions of one server."""
+    return list(Path("/dev/shm").glob(f"{prefix}*"))
+
+
+@dataclass
+class Serving:
+    """`serve` in a process of its own, ready; `stderr` fills while it is waited for."""
+
+    process: subprocess.Popen[str]
+    url: str
+    triton: int = 0
+    stub: int = 0
+    prefix: str = ""
+    run_dir: Path = Path()
+    pids: set[int] = field(default_factory=set)
+
+    def wait(self, timeout_s: float) -> tuple[int, str, float]:
+        """(exit code, what it said, seconds that it took)."""
+        start = time.monotonic()
+        _, said = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, said, time.monotonic() - start
+
+    def assert_nothing_left(self, within_s: float = 0.0) -> None:
+        """No process, no shared memory, no run directory."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline and (alive(self.pids) or self.run_dir.exists()):
+            time.sleep(0.05)
+        assert not alive(self.pids)
+        assert not regions(self.prefix)
+        assert not self.run_dir.exists()

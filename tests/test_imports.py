@@ -1,0 +1,50 @@
+"""Imports run one way: gen3c <- gen3c_server <- model_repository; gen3c_client stands alone, its contract is shared."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = {"gen3c", "gen3c_client", "gen3c_export", "gen3c_server"}
+MAY_IMPORT = {
+    "gen3c": {"gen3c"},
+    "gen3c_export": {"gen3c", "gen3c_export"},
+    "gen3c_server": {"gen3c", "gen3c_server", "gen3c_client.contract"},
+    "client/gen3c_client": {"gen3c_client"},
+    "model_repository": {"gen3c", "gen3c_server"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_run_one_way(folder: str) -> None:
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        for name in imports(file):
+            if name.split(".")[0] in OURS:
+                allowed = any(name == legal or name.startswith(f"{legal}.") for legal in MAY_IMPORT[folder])
+                assert allowed, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_the_client_needs_no_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; sys.modules['diffusers'] = None; import gen3c_client.cli"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_model_files_hold_no_logic() -> None:
+    for file in (ROOT / "model_repository").glob("*/1/model.py"):
+        assert len(file.read_text().splitlines()) < 40, f"{file.relative_to(ROOT)} belongs in gen3c_server"
