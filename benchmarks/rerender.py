@@ -16,8 +16,8 @@ from typing import get_args
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from compositing import Composite, Source, Target, composite
+from PIL import Image
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError

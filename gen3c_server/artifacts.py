@@ -3,14 +3,16 @@
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
-from gen3c.ply import write_ply
 from gen3c_client.contract import ARTIFACT_FILES, Artifact, ArtifactName, CameraFile, Pose
+from torch import Tensor
 
 from gen3c.conditioning import Cameras
 from gen3c.geometry.types import Frames, Geometry
-from gen3c.media import Mosaic
+from gen3c.media import Mosaic, decode_video
+from gen3c.ply import write_ply
 from gen3c.scene import Scene, point_cloud
 
 
@@ -26,7 +28,14 @@ def in_parts(name: ArtifactName, data: bytes, part_bytes: int) -> Iterator[tuple
 
 def warps(previews: Sequence[Sequence[bytes]], fps: float) -> bytes:
     """What each view contributes, side by side: one video a view (of consecutive chunks) -> one mp4."""
-    return Mosaic(previews, fps).encode()
+    views = [chain.from_iterable(_new_frames(part, k) for k, part in enumerate(parts)) for parts in previews]
+    return Mosaic(views, labels=[f"view {i}" for i in range(len(views))]).encode(fps)
+
+
+def _new_frames(part: bytes, chunk: int) -> Iterator[Tensor]:
+    """The pictures of one chunk's preview; a later chunk starts with the last picture of the one before."""
+    # One thread a decoder: each thread would hold a picture of its own.
+    return islice(decode_video(part, threads=1), 0 if chunk == 0 else 1, None)
 
 
 def points(scene: Scene, min_confidence: float) -> bytes:

@@ -4,7 +4,6 @@ import queue
 from typing import Any
 
 import numpy as np
-
 from gen3c_client.contract import Done, Error, parse_event
 
 TIMEOUT_S = 60.0

@@ -4,14 +4,12 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from importlib import resources
 from pathlib import Path
 
+from gen3c.samples import COURTYARD
 from gen3c_server.canary import check
 from gen3c_server.launcher import EmbeddedServer, PreflightError, ServeOptions, ServerError
 from gen3c_server.repository import default_model_repository
-
-SAMPLE = "courtyard.mp4"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("input", nargs="?", type=Path, help="a video or a picture folder; default: the sample clip")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder of the results")
     chosen = parser.parse_args(arguments)
-    clip = chosen.input or Path(str(resources.files("gen3c.samples").joinpath(SAMPLE)))
+    clip: Path = chosen.input or COURTYARD
     if not clip.exists():
         print(f"There is no {clip}; legal: INPUT=a video, a picture or a folder of them.", file=sys.stderr)
         return 2

@@ -101,12 +101,12 @@ def run_job(inputs: JobInputs, services: Services, emit: Emit, is_cancelled: Cal
 
 def _load_media(inputs: JobInputs, services: Services, emit: Emit, watch: Watch) -> Frames:
     spec, limits = inputs.spec, services.limits
-    watch.step("media", 0, 1)
     loaded = load_frames(
         [MediaItem(data, name) for data, name in zip(inputs.media, inputs.names, strict=True)],
         Selection(spec.select.method, spec.select.step_size, spec.select.frame_interval, spec.select.max_frames),
         max_side=services.preset.geometry_side,
         limits=MediaLimits(pixels=limits.pixels, views=limits.views),
+        watch=watch,
     )
     for warning in loaded.warnings:
         emit(Notice(message=warning), None)

@@ -130,7 +130,7 @@ def _shade(scene: Scene, solids: Sequence[Solid], origin: Tensor, rays: Tensor, 
     """Linear light [n,3] along rays [n,3] that meet `solids`; `pixel` is the width of a pixel at unit distance."""
     t, index = _nearest(solids, origin, rays)
     light = _sky(rays, noise)
-    for i in index.unique().tolist():
+    for i in sorted(set(index.tolist())):
         if i < 0:
             continue
         hit = (index == i).nonzero().squeeze(1)

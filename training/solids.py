@@ -104,8 +104,8 @@ class Frustum:
             z = o[:, 2] + t * rays[:, 2]
             good = (t > NEAR) & (z >= 0) & (z <= self.height)
             nearest = torch.where(good & (t < nearest), t, nearest)
-        for z, limit in ((0.0, self.radii[0]), (self.height, self.radii[1])):
-            t = (z - o[:, 2]) / rays[:, 2]
+        for level, limit in ((0.0, self.radii[0]), (self.height, self.radii[1])):
+            t = (level - o[:, 2]) / rays[:, 2]
             off_axis = (o[:, 0] + t * rays[:, 0]) ** 2 + (o[:, 1] + t * rays[:, 1]) ** 2
             good = (t > NEAR) & (off_axis <= limit**2)
             nearest = torch.where(good & (t < nearest), t, nearest)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from gen3c_client.contract import CameraFile
-from gen3c_client.errors import InputError
+from gen3c_client.errors import InputError, describe
 
 RIGID_TOLERANCE = 1e-3  # of |R R^T - I|: what poses printed with four decimals still meet
 
@@ -31,16 +31,6 @@ def load_camera_file(path: Path) -> CameraFile:
             if problem:
                 raise InputError(f"The camera file {path} is not valid: {kind}[{i}].{problem}.", "--cameras")
     return cameras
-
-
-def describe(error: ValidationError) -> str:
-    """The first fault that pydantic found, as `field: what is wrong (got value)`."""
-    fault = error.errors(include_url=False)[0]
-    message = fault["msg"].removeprefix("Value error, ")
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
-    got = f" (got {fault['input']!r})" if where and isinstance(fault["input"], str | int | float | None) else ""
-    more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{where + ': ' if where else ''}{message}{got}{more}"
 
 
 def w2c_problem(

@@ -1,5 +1,7 @@
 """What can go wrong, as seen from the client, and the exit code that each kind ends in."""
 
+from pydantic import ValidationError
+
 from gen3c_client.contract import ErrorCode
 
 EXIT_OUTPUT_EXISTS = 6
@@ -66,3 +68,13 @@ class InterruptedJobError(ClientError):
     def exit_code(self) -> int:
         """130, as a shell would say it."""
         return EXIT_INTERRUPTED
+
+
+def describe(error: ValidationError) -> str:
+    """The first fault that pydantic found, as `field: what is wrong (got value)`."""
+    fault = error.errors(include_url=False)[0]
+    message = fault["msg"].removeprefix("Value error, ")
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    got = f" (got {fault['input']!r})" if where and isinstance(fault["input"], str | int | float | None) else ""
+    more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{where + ': ' if where else ''}{message}{got}{more}"

@@ -11,10 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from gen3c_client import options as o
-from gen3c_client.camera_file import load_camera_file
 from gen3c_client.contract import Done, JobSpec, Notice, Progress
 from gen3c_client.errors import ClientError, InputError
-from gen3c_client.geometry_file import load_geometry_file
 from gen3c_client.interrupt import interruptible
 from gen3c_client.job import build_spec, parse_save
 from gen3c_client.media_files import IMAGE_EXTENSIONS, find_media, read_media
@@ -37,7 +35,7 @@ class _Job:
 
 def generate(
     inputs: o.Inputs,
-    path: o.Path_ = None,
+    path: o.CameraPath = None,
     rotation: o.Rotation = None,
     distance: o.Distance = None,
     cameras: o.Cameras = None,
@@ -136,6 +134,9 @@ def _prepare(
     force: bool,
 ) -> _Job:
     """Every check that can be made without the server."""
+    from gen3c_client.camera_file import load_camera_file  # numpy, which --help can do without
+    from gen3c_client.geometry_file import load_geometry_file
+
     if timeout is not None and not timeout > 0:
         raise InputError(f"--timeout must be more than 0 seconds, got {timeout:g}.", "--timeout")
     media = find_media(inputs)

@@ -5,9 +5,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from gen3c_client.camera_file import describe
 from gen3c_client.contract import ArtifactName, CameraFile, JobSpec
-from gen3c_client.errors import InputError
+from gen3c_client.errors import InputError, describe
 
 # Where the value of a flag lives in JobSpec.
 _FLAG_OF_FIELD = {

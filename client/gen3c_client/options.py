@@ -99,7 +99,7 @@ MinConfidence = Annotated[
     _option("--min-confidence", _GEOMETRY, "Points below this confidence (0..1) are left out.", _GEO.min_confidence),
 ]
 
-Path_ = Annotated[
+CameraPath = Annotated[
     PathKind | None, _option("--path", _CAMERA, "Where the camera goes from view 0.", _PATH.kind, PathKind)
 ]
 Rotation = Annotated[

@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from gen3c_client.camera_file import check_camera_arrays, describe
 from gen3c_client.contract import Artifact, Done, Error, JobSpec, Notice, Progress, parse_event
-from gen3c_client.errors import InputError, JobError
+from gen3c_client.errors import InputError, JobError, describe
 from gen3c_client.status import error_of_message, error_of_rpc
 
 if TYPE_CHECKING:
     import grpc
+    from numpy.typing import NDArray
     from tritonclient.grpc import service_pb2
 
 DEFAULT_URL = "127.0.0.1:8001"
@@ -88,8 +86,8 @@ class Client:
         media: Sequence[bytes],
         spec: JobSpec,
         *,
-        cameras_w2c: NDArray[Any] | None = None,  # [t,4,4]
-        cameras_k: NDArray[Any] | None = None,  # [t,3,3]
+        cameras_w2c: "NDArray[Any] | None" = None,  # [t,4,4]
+        cameras_k: "NDArray[Any] | None" = None,  # [t,3,3]
         geometry: bytes | None = None,
         timeout: float | None = None,
     ) -> Generator[JobEvent, None, None]:
@@ -119,6 +117,8 @@ class Client:
         if timeout is not None and not timeout > 0:
             raise InputError(f"The timeout must be more than 0 seconds, got {timeout:g}.", "--timeout")
         if cameras_w2c is not None:
+            from gen3c_client.camera_file import check_camera_arrays
+
             check_camera_arrays(cameras_w2c, cameras_k)
         elif cameras_k is not None:
             raise InputError("cameras_k needs cameras_w2c.", "cameras_k")
@@ -216,10 +216,11 @@ def _parse(event_tensor: bytes, blob_tensor: bytes | None) -> Progress | Notice 
 def _job_request(
     media: Sequence[bytes],
     spec: JobSpec,
-    cameras_w2c: NDArray[Any] | None,  # [t,4,4]
-    cameras_k: NDArray[Any] | None,  # [t,3,3]
+    cameras_w2c: "NDArray[Any] | None",  # [t,4,4]
+    cameras_k: "NDArray[Any] | None",  # [t,3,3]
     geometry: bytes | None,
 ) -> "service_pb2.ModelInferRequest":
+    import numpy as np
     from tritonclient.grpc import service_pb2
 
     request = service_pb2.ModelInferRequest(model_name=MODEL_NAME)

@@ -162,7 +162,7 @@ def _coarse(matcher: Matcher, view: View, span: tuple[float, float], planes: int
     far, near = span
     inverse = torch.linspace(far, near, planes)
     volume = aggregate(_costs(matcher, inverse[:, None, None], poll), view.image, 0.04, 0.5, poll)
-    plane, _ = choose(volume)
+    plane = choose(volume)
     return far + plane * ((near - far) / (planes - 1))
 
 
@@ -171,7 +171,7 @@ def _fine(matcher: Matcher, view: View, base: Tensor, step: Tensor, offsets: int
     floor = 0.2 * base  # an offset must not reach infinity
     planes = torch.maximum(base + shift[:, None, None] * step, floor)
     volume = aggregate(_costs(matcher, planes, poll), view.image, 0.02, 0.3, poll)
-    plane, _ = choose(volume)
+    plane = choose(volume)
     return torch.maximum(base + (plane - (offsets - 1) / 2) * step, floor)
 
 

@@ -78,17 +78,17 @@ def find_matches(database: Path, images: Path, names: list[str], seed: int, prog
     extraction = pycolmap.FeatureExtractionOptions()
     extraction.num_threads = 1
     extraction.sift.max_num_features = 4096
-    for i, name in enumerate(names):
-        progress("features", i, len(names))
-        pycolmap.extract_features(
-            database,
-            images,
-            image_names=[name],
-            camera_mode=pycolmap.CameraMode.PER_FOLDER,  # a folder a size: those frames share a camera
-            reader_options=reader,
-            extraction_options=extraction,
-            device=pycolmap.Device.cpu,
-        )
+    progress("features", 0, 1)
+    # All in one call: images share a camera (a folder, that is a size, each) only with those of the same call.
+    pycolmap.extract_features(
+        database,
+        images,
+        image_names=names,
+        camera_mode=pycolmap.CameraMode.PER_FOLDER,
+        reader_options=reader,
+        extraction_options=extraction,
+        device=pycolmap.Device.cpu,
+    )
     progress("matching", 0, 1)
     matching = pycolmap.FeatureMatchingOptions()
     matching.num_threads = 1

@@ -68,22 +68,12 @@ def _scan(cost: Tensor, jump: Tensor, step: int, side: int, small: float, total:
         total[y] += path
 
 
-def choose(aggregated: Tensor) -> tuple[Tensor, Tensor]:
-    """The best plane of each pixel with a parabola through its neighbours, and how distinct it is.
-
-    Returns:
-        plane [h,w] float (fractional index), margin [h,w]: by how much the best plane that is not adjacent
-        costs more.
-    """
+def choose(aggregated: Tensor) -> Tensor:
+    """The cheapest plane of each pixel of costs [h,w,p], refined by a parabola: fractional indices, [h,w]."""
     planes = aggregated.shape[2]
     best = aggregated.argmin(2, keepdim=True)
     inner = best.clamp(1, planes - 2)
     low, middle, high = (aggregated.gather(2, inner + k) for k in (-1, 0, 1))
     curvature = (low + high - 2 * middle).clamp(min=1e-6)
     offset = ((low - high) / (2 * curvature)).clamp(-0.5, 0.5)
-    plane = torch.where(best == inner, inner + offset, best.float())
-    others = aggregated.clone()
-    for k in (-2, -1, 0, 1, 2):
-        others.scatter_(2, (best + k).clamp(0, planes - 1), torch.inf)
-    margin = others.amin(2, keepdim=True) - aggregated.gather(2, best)
-    return plane[..., 0], margin[..., 0]
+    return torch.where(best == inner, inner + offset, best.float())[..., 0]

@@ -62,7 +62,7 @@ def load_pictures(
 def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError) as error:
         raise InvalidInputError(
             f"{name} is not a picture or video that can be read ({_guess(data)}). "
             "Legal: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF; MP4, MOV, WebM, MKV, AVI."

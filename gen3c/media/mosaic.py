@@ -1,7 +1,7 @@
 """Many videos side by side: one grid that shows what each view contributes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -10,19 +10,18 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
-from gen3c.media.video_in import decode_video
 from gen3c.media.video_out import VideoWriter
 
 MAX_WIDTH = 3840  # px; wider H.264 does not play everywhere
 
 
 class Mosaic:
-    """A grid of equally large and long videos, row by row, decoded in lockstep: memory does not grow with length."""
+    """A grid of equally large and long videos, row by row, read in lockstep: memory does not grow with length."""
 
     def __init__(
-        self, videos: Sequence[bytes], *, labels: Sequence[str] | None = None, max_width: int = MAX_WIDTH
+        self, videos: Sequence[Iterable[Tensor]], *, labels: Sequence[str] | None = None, max_width: int = MAX_WIDTH
     ) -> None:
-        """Prepare a grid of `videos` (mp4), at most `max_width` px wide, with a small label in each tile.
+        """Prepare a grid of `videos` (pictures [h,w,3] uint8), at most `max_width` px wide, with a label in each tile.
 
         Raises InvalidInputError if there is no video or labels are not one a video.
         """
@@ -41,10 +40,9 @@ class Mosaic:
         Raises InvalidInputError if the videos differ in size or length.
         """
         rows = math.ceil(len(self._videos) / self._columns)
-        # One thread a decoder: each thread would hold a picture of its own.
-        decoders = [decode_video(v, name=f"video {i}", threads=1) for i, v in enumerate(self._videos)]
+        videos = [iter(video) for video in self._videos]
         while True:
-            pictures = [next(decoder, None) for decoder in decoders]
+            pictures = [next(video, None) for video in videos]
             shown = [p for p in pictures if p is not None]
             if not shown:
                 return

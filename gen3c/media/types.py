@@ -1,7 +1,7 @@
 """What media input takes and gives, and which frames of a video become views."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from gen3c.errors import InvalidInputError
 from gen3c.geometry.types import Frames
@@ -56,7 +56,8 @@ class Selection:
                     [0] if count == 1 else [(i * (total - 1) + (count - 1) // 2) // (count - 1) for i in range(count)]
                 )
         raise InvalidInputError(
-            f"selection method is {self.method!r}; legal: {SelectMethod}.", field="spec.select.method"
+            f"selection method is {self.method!r}; legal: {', '.join(get_args(SelectMethod))}.",
+            field="spec.select.method",
         )
 
 

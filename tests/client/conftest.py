@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 from gen3c_client.cli import main
 from gen3c_client.transport import Tls
-from triton_peer import Peer, start_peer, stop_peer
+from triton_peer import Peer, serve_peer
 
 
 @pytest.fixture(scope="session")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
     """A server for all tests that leave it alive."""
-    peer, process = start_peer(tmp_path_factory.mktemp("peer"))
-    yield peer
-    stop_peer(process)
+    with serve_peer(tmp_path_factory.mktemp("peer")) as peer:
+        yield peer
 
 
 @pytest.fixture
@@ -25,9 +24,8 @@ def mortal_peer(tmp_path: Path) -> Iterator[Peer]:
     """A server of one test's own, to be killed."""
     run_dir = tmp_path / "mortal"
     run_dir.mkdir()
-    peer, process = start_peer(run_dir)
-    yield peer
-    stop_peer(process)
+    with serve_peer(run_dir) as peer:
+        yield peer
 
 
 @pytest.fixture
@@ -40,9 +38,8 @@ def tls_peer(tmp_path: Path) -> Iterator[tuple[Peer, Tls]]:
     make = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     subprocess.run(["openssl", *make.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
     flags = ["use-ssl=true", "use-ssl-mutual=true", f"server-cert={cert}", f"server-key={key}", f"root-cert={cert}"]
-    peer, process = start_peer(run_dir, *(f"--grpc-{flag}" for flag in flags))
-    yield peer, Tls(ca=cert, cert=cert, key=key)
-    stop_peer(process)
+    with serve_peer(run_dir, *(f"--grpc-{flag}" for flag in flags)) as peer:
+        yield peer, Tls(ca=cert, cert=cert, key=key)
 
 
 @dataclass

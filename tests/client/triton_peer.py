@@ -7,7 +7,8 @@ import subprocess
 import sys
 import sysconfig
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,9 @@ class Peer:
     pid: int
 
 
-def start_peer(run_dir: Path, *flags: str) -> tuple[Peer, subprocess.Popen[bytes]]:
-    """Starts the server that the nvidia-pytriton wheel carries; ready when this returns."""
+@contextmanager
+def serve_peer(run_dir: Path, *flags: str) -> Iterator[Peer]:
+    """The server that the nvidia-pytriton wheel carries, ready; nothing of it is left after the block."""
     tritonserver = Path(sysconfig.get_path("purelib")) / "pytriton" / "tritonserver"
     if not (tritonserver / "bin" / "tritonserver").exists():
         pytest.skip("the Triton server of the extra 'embedded' (nvidia-pytriton) is not installed")
@@ -36,11 +38,12 @@ def start_peer(run_dir: Path, *flags: str) -> tuple[Peer, subprocess.Popen[bytes
     for file in (shipped / "libtriton_python.so", shipped / "triton_python_backend_utils.py", stub):
         (backend / file.name).symlink_to(file)
     port = _free_port()
+    shm_prefix = f"gen3c_peer_{os.getpid()}_{port}_"
     command = [
         str(tritonserver / "bin" / "tritonserver"),
         f"--model-repository={REPOSITORY}",
         f"--backend-directory={run_dir / 'backends'}",
-        f"--backend-config=python,shm-region-prefix-name=gen3c_peer_{os.getpid()}_{port}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         "--disable-auto-complete-config",
         "--allow-http=false",
         "--allow-metrics=false",
@@ -57,11 +60,16 @@ def start_peer(run_dir: Path, *flags: str) -> tuple[Peer, subprocess.Popen[bytes
     }
     log = (run_dir / "server.log").open("wb")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    _wait_until_ready(process, run_dir / "server.log")
-    return Peer(f"127.0.0.1:{port}", process.pid), process
+    try:
+        _wait_until_ready(process, run_dir / "server.log")
+        yield Peer(f"127.0.0.1:{port}", process.pid)
+    finally:
+        _stop(process)
+        for region in Path("/dev/shm").glob(f"{shm_prefix}*"):  # a killed server leaves it
+            region.unlink(missing_ok=True)
 
 
-def stop_peer(process: "subprocess.Popen[bytes]") -> None:
+def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Ends the server and its stubs, whatever state they are in."""
     process.terminate()
     try:
@@ -87,5 +95,4 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
         if "Started GRPCInferenceService" in log.read_text():
             return
         time.sleep(0.1)
-    stop_peer(process)
     raise RuntimeError(f"the server was not ready within 30 s:\n{log.read_text()[-3000:]}")

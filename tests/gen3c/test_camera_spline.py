@@ -28,7 +28,9 @@ def test_the_path_goes_through_its_keyframes() -> None:
 def test_rotation_runs_at_constant_speed_and_the_short_way() -> None:
     w2c = torch.stack([looking(3.0, (0, 0, 0)), looking(-3.0, (0, 0, 0))])  # 0.283 apart through pi
     got, _ = interpolate_cameras(torch.tensor([0.0, 1.0]), w2c, K.expand(2, 3, 3), torch.linspace(0, 1, 5))
-    steps = [float(torch.acos(((a @ b.T).trace() - 1) / 2)) for a, b in zip(got[:-1, :3, :3], got[1:, :3, :3], strict=True)]
+    steps = [
+        float(torch.acos(((a @ b.T).trace() - 1) / 2)) for a, b in zip(got[:-1, :3, :3], got[1:, :3, :3], strict=True)
+    ]
     expected = (2 * math.pi - 6.0) / 4
     assert max(abs(s - expected) for s in steps) < 1e-3
 

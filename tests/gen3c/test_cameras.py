@@ -82,7 +82,10 @@ def test_a_path_through_its_own_target_is_refused() -> None:
     ("spoil", "message"),
     [
         (lambda w2c, K: w2c.__setitem__((1, 0, 0), torch.nan), "camera 1 is not finite"),
-        (lambda w2c, K: w2c.__setitem__((2, slice(None, 3), slice(None, 3)), 2 * torch.eye(3)), "camera 2 is not rigid"),
+        (
+            lambda w2c, K: w2c.__setitem__((2, slice(None, 3), slice(None, 3)), 2 * torch.eye(3)),
+            "camera 2 is not rigid",
+        ),
         (lambda w2c, K: w2c.__setitem__((0, 0, 0), -1.0), "camera 0 is not rigid"),
         (lambda w2c, K: w2c.__setitem__((0, 3, 2), 1.0), "camera 0 is not rigid"),
         (lambda w2c, K: K.__setitem__((1, 0, 0), -5.0), "K of camera 1"),

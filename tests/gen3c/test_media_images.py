@@ -131,6 +131,7 @@ def _truncated_jpeg() -> bytes:
         (lambda: header_only_png(30000, 30000), "900000000 pixels; the limit is 100000000"),
         (lambda: header_only_png(40, 40), "cannot be decoded completely"),
         (_truncated_jpeg, "cannot be decoded completely"),
+        (lambda: save(halves(), "AVIF").replace(b"iloc", b"xloc"), "photo is not a picture"),
         (lambda: save(halves(), "JPEG")[:30], "starts like a picture but is broken"),
         (lambda: save(Image.fromarray(np.ones((20, 20), np.float32)), "TIFF"), "floating-point"),
         (lambda: b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "HEIC"),

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import subprocess
 import sys
@@ -47,12 +48,8 @@ def test_the_same_frames_give_the_same_bytes_in_another_process() -> None:
         "print(hashlib.sha256(t.encode_video(t.noise(30), 24)).hexdigest())"
     )
     folder = __file__.rsplit("/", 1)[0]
-    digests = {
-        subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    }
-    assert len(digests) == 1
-    assert encode_video(noise(30), 24) == encode_video(noise(30), 24)
+    other = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True).stdout
+    assert hashlib.sha256(encode_video(noise(30), 24)).hexdigest() == other.strip()
 
 
 def test_what_cannot_be_written_is_refused() -> None:
@@ -68,7 +65,7 @@ def test_what_cannot_be_written_is_refused() -> None:
 
 def test_a_mosaic_shows_every_view_in_its_place() -> None:
     videos = [encode_video([solid(c)] * 3, 24) for c in COLORS]
-    frames = list(Mosaic(videos).frames())
+    frames = list(Mosaic([decode_video(v) for v in videos]).frames())
     assert len(frames) == 3
     assert frames[0].shape == (2 * 64, 3 * 96, 3)
     for i, color in enumerate(COLORS):
@@ -80,15 +77,15 @@ def test_a_mosaic_shows_every_view_in_its_place() -> None:
 
 def test_a_mosaic_labels_and_shrinks() -> None:
     videos = [encode_video([solid((0, 0, 0))] * 2, 24) for _ in range(2)]
-    frame = next(iter(Mosaic(videos, labels=["0", "1"], max_width=128).frames()))
+    frame = next(iter(Mosaic([decode_video(v) for v in videos], labels=["0", "1"], max_width=128).frames()))
     assert frame.shape == (42, 128, 3)
     assert int(frame[21:, :32].max()) > 200
-    encoded = Mosaic(videos, labels=["0", "1"]).encode(24)
+    encoded = Mosaic([decode_video(v) for v in videos], labels=["0", "1"]).encode(24)
     assert len(list(decode_video(encoded))) == 2
 
 
 def test_a_mosaic_of_unequal_videos_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="1 of 2 ended early"):
-        list(Mosaic([encode_video([solid(COLORS[0])] * n, 24) for n in (2, 3)]).frames())
+        list(Mosaic([[solid(COLORS[0])] * n for n in (2, 3)]).frames())
     with pytest.raises(InvalidInputError, match="at least one video"):
         Mosaic([])

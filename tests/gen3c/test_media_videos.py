@@ -45,8 +45,15 @@ def make_video(
     return out.getvalue()
 
 
-def load(data: bytes, select: Selection | None = None, **options: object) -> LoadedMedia:
-    return load_frames([MediaItem(data, "clip")], select, max_side=int(str(options.pop("max_side", 640))), **options)
+def load(
+    data: bytes,
+    select: Selection | None = None,
+    *,
+    max_side: int = 640,
+    limits: MediaLimits | None = None,
+    watch: Watch | None = None,
+) -> LoadedMedia:
+    return load_frames([MediaItem(data, "clip")], select, max_side=max_side, limits=limits, watch=watch)
 
 
 def numbers(loaded: LoadedMedia) -> list[int]:
@@ -108,6 +115,17 @@ def test_phone_rotation_is_honoured(rotation: int, corner: tuple[int, int]) -> N
 def test_odd_sizes_and_scaling() -> None:
     loaded = load(make_video(3, size=(121, 241), codec="ffv1", pix_fmt="yuv444p", kind="matroska"), max_side=100)
     assert loaded.frames.sizes.tolist() == [[50, 100]] * 3
+
+
+def test_pixels_become_square() -> None:
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert load(out.getvalue()).frames.sizes.tolist() == [[64, 128]]
 
 
 def test_variable_frame_rate_counts_frames_not_seconds() -> None:

@@ -1,8 +1,8 @@
 import pytest
+from gen3c_client.contract import JobSpec
 from pydantic import ValidationError
 
 from gen3c.errors import InvalidInputError
-from gen3c_client.contract import JobSpec
 from gen3c_server.errors import JobError
 
 

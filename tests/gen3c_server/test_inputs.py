@@ -2,13 +2,13 @@ import json
 
 import pytest
 import torch
+from gen3c_client.contract import Limits
 from pydantic import ValidationError
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
 from gen3c.presets import TINY
 from gen3c.scene import Scene, SourceView
-from gen3c_client.contract import Limits
 from gen3c_server.inputs import read_inputs, target_cameras
 
 K = torch.tensor([[200.0, 0, 159.5], [0, 200, 95.5], [0, 0, 1]])
@@ -90,7 +90,12 @@ STRETCHED[5, :3, :3] *= 1.1
         ({}, {"CAMERAS_W2C": STRETCHED}, "CAMERAS_W2C", "camera 5 is not rigid"),
         ({"path": {}}, {"CAMERAS_W2C": poses(25)}, "CAMERAS_W2C", "one of them"),
         ({"num_frames": 49}, {"CAMERAS_W2C": poses(25)}, "spec.num_frames", "25 poses"),
-        ({"cameras": {"frame": "world", "poses": [{"w2c": poses(1)[0].tolist()}] * 25}}, {}, "spec.cameras.frame", "file"),
+        (
+            {"cameras": {"frame": "world", "poses": [{"w2c": poses(1)[0].tolist()}] * 25}},
+            {},
+            "spec.cameras.frame",
+            "file",
+        ),
         ({"cameras": {"poses": [{"w2c": (2 * poses(1)[0]).tolist()}] * 25}}, {}, "spec.cameras", "not rigid"),
     ],
 )

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gen3c_client.contract import Error, Event, Progress
 
 from gen3c.errors import CancelledError, InvalidInputError
-from gen3c_client.contract import Error, Event, Progress
 from gen3c_server.errors import JobError
 from gen3c_server.job_queue import Job, JobQueue
 

@@ -73,7 +73,6 @@ def test_the_first_frame_is_held_above_the_augment_level_alone():
     assert equal[:33] == [True] * 33
     assert sigmas[32] > 0.001 >= sigmas[33]
     assert oracle.calls[33]["CONDITION_MASK"][0, 0, :, 0, 0].tolist() == [1.0, 0.0, 0.0]
-    assert torch.count_nonzero(seen[34]) > 0
     assert not equal[34]  # free: the oracle has pulled it to zero by one step
 
 

@@ -10,7 +10,7 @@ from gen3c.generator.scheduler import Preconditioning, edm_sigmas
 def test_levels_equal_diffusers(steps):
     scheduler = EDMEulerScheduler(sigma_min=0.0002, sigma_max=80.0, sigma_data=0.5, final_sigmas_type="zero")
     scheduler.set_timesteps(steps)
-    # diffusers computes the schedule in float64 and rounds once; powers of 7 in float32 differ by an ulp or two.
+    # diffusers computes in float64 and rounds once; we compute in float32 as the reference did.
     torch.testing.assert_close(edm_sigmas(steps), scheduler.sigmas.float(), rtol=2e-6, atol=0)
 
 

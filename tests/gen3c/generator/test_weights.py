@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +6,10 @@ from safetensors.torch import save_file
 
 from gen3c.errors import InvalidInputError
 from gen3c.generator import weights
+from gen3c.generator.dit import Dit
+from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder
 from gen3c.generator.weights import load_dit, load_vae
-from gen3c.presets import TINY, Preset
+from gen3c.presets import GEN3C_7B, TINY
 
 
 @pytest.fixture(autouse=True)
@@ -85,21 +86,21 @@ def test_a_broken_file_is_refused(tmp_path):
 
 
 def test_a_named_directory_without_the_file_never_falls_back(tmp_path):
-    with pytest.raises(InvalidInputError, match="There is no vae.safetensors"):
+    with pytest.raises(InvalidInputError, match="There is no vae"):
         load_vae(TINY, tmp_path, untrained_seed=0)
-    with pytest.raises(InvalidInputError, match="There is no dit.safetensors"):
+    with pytest.raises(InvalidInputError, match="There is no dit"):
         load_dit(TINY)
 
 
 def test_packaged_weights_come_before_untrained_ones(tmp_path: Path):
+    state = vae_state(seed=5)
     folder = tmp_path / "package" / "tiny"
     folder.mkdir(parents=True)
-    save_file(vae_state(seed=5), folder / "vae.safetensors")
+    save_file(state, folder / "vae.safetensors")
     loaded, provenance = load_vae(TINY, untrained_seed=0)
     assert provenance.source == "vae.safetensors"
-    assert torch.equal(loaded.quant_conv.weight, vae_state(seed=6)["quant_conv.weight"]) is False
-    preset: Preset = replace(TINY, name="gen3c-7b")
-    assert load_vae(preset, untrained_seed=0)[1].sha256 is None
+    assert torch.equal(loaded.quant_conv.weight, state["quant_conv.weight"])
+    assert load_dit(TINY, untrained_seed=0)[1].source == "untrained weights (seed 0)"
 
 
 def test_untrained_networks_are_sane():
@@ -110,3 +111,14 @@ def test_untrained_networks_are_sane():
         decoded = vae.decoder(vae.post_quant_conv(z))
     assert 0.1 < z.std() < 3
     assert 0.1 < decoded.std() < 3
+
+
+def test_the_7b_preset_has_the_size_of_the_released_networks():
+    with torch.device("meta"):
+        state = Dit(GEN3C_7B.dit).transformer.state_dict()
+        vae = Vae(GEN3C_7B.vae, GEN3C_7B.latent_shape[0])
+    # The released file counts 571 tensors and 7,237,257,344 elements with pos_embedder.seq, 128 numbers never read.
+    assert len(state) == 571 - 1
+    assert sum(tensor.numel() for tensor in state.values()) == 7_237_257_344 - 128
+    assert sum(p.numel() for p in VideoEncoder(vae).parameters()) == 42_914_864
+    assert sum(p.numel() for p in VideoDecoder(vae).parameters()) == 62_738_832
