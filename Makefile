@@ -6,6 +6,9 @@ INPUT ?=
 OUTPUT ?= outputs/demo
 TORCH_INDEX ?=
 
+# Threads that spin while they wait starve the servers that the tests start on the same cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 # The first interpreter that runs and is 3.11 or 3.12.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1 && { command -v $$p; break; }; done)

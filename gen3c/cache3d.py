@@ -12,6 +12,7 @@ from gen3c.splat import Warp, forward_warp
 
 RELIABILITY_THRESHOLD = 0.05  # of the relative depth range in a window (gen3c.md 2.3)
 _WINDOW = 5
+_SLOPE_ALLOWANCE = 8
 _FRAMES_AT_ONCE = 4  # renderings held in memory together; about 25 MB each at 704x1280
 
 
@@ -31,21 +32,47 @@ def reliable_mask(
     *,
     reference: bool = False,
 ) -> Tensor:
-    """Where depth is smooth, [b,1,h,w] bool: (max - min) / mean over a 5x5 window below `threshold`, and depth > 0.
+    """Where depth belongs to one surface, [b,1,h,w] bool; points across a depth jump smear in another view.
 
-    Points across a depth jump smear in another view. GEN3C divides by 25 at the picture's edge too and counts unknown
-    depth (0) as a surface, which rejects good points; `reference` reproduces that. The default looks at the known
-    pixels of the window only.
+    GEN3C (`reference`) asks that (max - min) / mean over a 5x5 window stays below `threshold`. That also rejects ground
+    and walls seen at a grazing angle, the more so the smaller the raster; it divides by 25 at the picture's edge, and
+    takes unknown depth (0) for a surface. The default asks that inverse depth, which is linear on every plane, bends by
+    less than `threshold` across the window, and allows eight times as much for the slope.
     """
-    pad = _WINDOW // 2
     known = depth > 0
-    taken = torch.ones_like(known) if reference else known
+    if reference:
+        return (_relative_range(depth, torch.ones_like(known), zeros_outside=True) < threshold) & known
+    slope = _relative_range(depth, known)
+    return (_bend(depth) < threshold) & (slope < _SLOPE_ALLOWANCE * threshold) & known
+
+
+def _relative_range(depth: Tensor, taken: Tensor, *, zeros_outside: bool = False) -> Tensor:
+    """(max - min) / mean of depth [b,1,h,w] over the window's pixels in `taken`; the mean may count zeros outside."""
+    pad = _WINDOW // 2
     largest = F.max_pool2d(torch.where(taken, depth, -torch.inf), _WINDOW, 1, pad)
     smallest = -F.max_pool2d(torch.where(taken, -depth, -torch.inf), _WINDOW, 1, pad)
-    total = F.avg_pool2d(torch.where(taken, depth, 0.0), _WINDOW, 1, pad)
-    share = torch.ones_like(total) if reference else F.avg_pool2d(taken.to(depth.dtype), _WINDOW, 1, pad)
-    mean = total / share.clamp(min=1e-6)
-    return ((largest - smallest) / (mean + 1e-6) < threshold) & known
+    mean = F.avg_pool2d(torch.where(taken, depth, 0.0), _WINDOW, 1, pad)
+    if not zeros_outside:
+        mean = mean / F.avg_pool2d(taken.to(depth.dtype), _WINDOW, 1, pad).clamp(min=1e-6)
+    return (largest - smallest) / (mean + 1e-6)
+
+
+def _bend(depth: Tensor) -> Tensor:
+    """Largest second difference of inverse depth [b,1,h,w] over the window, in four directions, relative to itself."""
+    known = depth > 0
+    inverse = torch.where(known, 1 / torch.where(known, depth, 1.0), torch.nan)
+    reach = _WINDOW // 2
+    padded = F.pad(inverse, (reach,) * 4, value=torch.nan)
+    height, width = depth.shape[2:]
+
+    def shifted(dy: int, dx: int) -> Tensor:
+        return padded[..., reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+
+    bends = [
+        (shifted(dy, dx) + shifted(-dy, -dx) - 2 * inverse).abs() / inverse
+        for dy, dx in ((0, reach), (reach, 0), (reach, reach), (reach, -reach))
+    ]
+    return torch.nan_to_num(torch.stack(bends), nan=0.0).amax(0)  # no opinion where a neighbour is unknown
 
 
 def cache_view(

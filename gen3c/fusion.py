@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gen3c.errors import InvalidInputError
+from gen3c.generator.signatures import LATENT_CHANNELS, VIEW_CHANNELS
 
 FusionMode = Literal["vector_max", "coverage_max", "topk_concat", "ranked_concat"]
 FUSION_MODES: tuple[FusionMode, ...] = get_args(FusionMode)
 
 BUFFERS = 2
-VIEW_CHANNELS = 32  # 16 of the rendering, 16 of its mask
 COVERED = 0.5  # coverage from which a latent cell counts as seen
 NEAR_FULL = 0.9  # of a frame: one buffer is then enough (upstream's rule)
 _NONE = -1.0  # coverage and norm of a buffer that holds nothing: below any real one
@@ -38,7 +38,7 @@ class ViewLatents:
     @property
     def norm(self) -> Tensor:
         """L2 norm of the rendering's 16 channels, [t,h,w]."""
-        norm: Tensor = torch.linalg.vector_norm(self.latents[:16], dim=0)
+        norm: Tensor = torch.linalg.vector_norm(self.latents[:LATENT_CHANNELS], dim=0)
         return norm
 
 

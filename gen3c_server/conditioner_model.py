@@ -8,8 +8,7 @@ from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
 from gen3c_server import conditioner_wire
-from gen3c_server.leaf import UNTRAINED_SEED
-from gen3c_server.settings import Settings
+from gen3c_server.settings import UNTRAINED_SEED, Settings
 from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
 

@@ -19,12 +19,11 @@ from gen3c_server import bls
 from gen3c_server.errors import JobError
 from gen3c_server.inputs import JobInputs, read_inputs
 from gen3c_server.job_queue import Job, JobQueue
-from gen3c_server.leaf import UNTRAINED_SEED
 from gen3c_server.pipeline import Services, run_job
 from gen3c_server.probe import probe_graph
 from gen3c_server.response_stream import ResponseStream
 from gen3c_server.services import ConditionerModel, GeometryModel
-from gen3c_server.settings import Settings
+from gen3c_server.settings import UNTRAINED_SEED, Settings
 from gen3c_server.tensors import request_values
 
 logger = logging.getLogger("gen3c")

@@ -10,8 +10,6 @@ from gen3c_server.settings import Settings
 from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
 
-UNTRAINED_SEED = 0  # of the random weights that stand in until a checkpoint is there
-
 
 class LeafModel:
     """Base of a leaf's `TritonPythonModel`: subclasses say which program and how to build it."""

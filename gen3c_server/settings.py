@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gen3c.presets import Preset, get_preset
 from gen3c_server.errors import JobError
 
+UNTRAINED_SEED = 0  # of the random weights that stand in until a checkpoint is there
+
 
 class Deployment(BaseModel):
     """The deployment file, YAML (docs/deployment.md). Strict: a misspelt key is an error."""

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen3c.errors import InvalidInputError
 from gen3c.geometry.consistency import cross_check
 from gen3c.geometry.matching import Matcher, Projection, View
 from gen3c.geometry.parallel import for_each_view
@@ -21,9 +22,10 @@ from gen3c.geometry.smooth import complete, enlarge
 from gen3c.geometry.sparse import SparseScene
 from gen3c.geometry.types import Frames, Watch
 
-PLANES_PER_BATCH = 8  # bounds memory and the time between two polls
+PLANES_PER_BATCH = 4  # bounds memory and the time between two polls
 FILLED = 0.3  # highest confidence of a depth that was completed, not measured
 FILL_COST = 0.4  # matching cost at which the confidence of a completed depth has fallen by a factor e
+FEWEST_POINTS = 8  # that tell the range of depths of a view
 LEAST_CONFIDENCE = 0.05  # below it a depth is not worth using: 0
 
 
@@ -34,9 +36,9 @@ class SweepOptions:
     long_side: int = 640  # of the pictures that are matched, in pixels
     neighbours: int = 4  # views that each view is matched against
     best: int = 2  # of them, the mean of this many lowest costs counts: the others may be occluded
-    planes: int = 96  # of the coarse sweep
+    planes: int = 96  # of the coarse sweep, at least; up to twice as many where the depths need them
     offsets: int = 24  # of the fine sweep
-    offset_pixels: float = 0.5  # spacing of the fine sweep, as motion in the nearest neighbour
+    offset_pixels: float = 0.5  # spacing of the fine sweep, as motion in a typical neighbour
 
 
 def sweep(frames: Frames, scene: SparseScene, watch: Watch, options: SweepOptions) -> tuple[Tensor, Tensor]:
@@ -45,6 +47,10 @@ def sweep(frames: Frames, scene: SparseScene, watch: Watch, options: SweepOption
     Depth is positive wherever a frame has pixels. Confidence is about 0.6 where one other view confirms the depth,
     0.86 for two, 0.95 for three; at most FILLED where the depth was completed from its surroundings and other views
     agree with it in depth and colour; and 0 elsewhere.
+
+    Raises:
+        InvalidInputError: a view has no points before it.
+        CancelledError: `watch` said so.
     """
     views = [working_view(frames, scene, i, options.long_side) for i in range(len(frames))]
     inverse, confidence = sweep_views(views, scene, watch, options)
@@ -72,8 +78,9 @@ def sweep_views(
     small = [v.resized((max(16, v.size[0] // 2), max(16, v.size[1] // 2))) for v in views]
 
     def coarse(i: int, poll: Callable[[], None]) -> Tensor:
-        matcher = Matcher(small[i], [small[j] for j in neighbours[i]], radius=2, best=options.best)
-        return _coarse(matcher, small[i], spans[i], options.planes, poll)
+        others = [small[j] for j in neighbours[i]]
+        matcher = Matcher(small[i], others, radius=2, best=options.best)
+        return _coarse(matcher, small[i], spans[i], _plane_count(small[i], others, spans[i], options), poll)
 
     rough = for_each_view(coarse, n, watch, "sweep.coarse")
     inverse, _ = _reconcile(small, rough, neighbours, spans, watch, "sweep.coarse_check")
@@ -81,7 +88,7 @@ def sweep_views(
     def fine(i: int, poll: Callable[[], None]) -> Tensor:
         base = enlarge(inverse[i], small[i].image, views[i].image)
         others = [views[j] for j in neighbours[i]]
-        step = _pixel_step(views[i], others, base) * options.offset_pixels
+        step = float(_pixel_steps(views[i], others, base).median()) * options.offset_pixels
         matcher = Matcher(views[i], others, radius=3, best=options.best)
         return _fine(matcher, views[i], base, step, options.offsets, poll)
 
@@ -127,13 +134,19 @@ def working_view(frames: Frames, scene: SparseScene, i: int, long_side: int) -> 
 
 def _inverse_range(scene: SparseScene, view: int) -> tuple[float, float]:
     """Inverse depths, far and near, that hold the view's sparse points with a margin for what has no points."""
-    inverse = 1 / scene.depths(view)
+    depths = scene.depths(view)
+    if len(depths) < FEWEST_POINTS:  # its own are too few to tell: all points before it
+        z = scene.points @ scene.w2c[view, 2, :3] + scene.w2c[view, 2, 3]
+        depths = z[z > 0]
+    if len(depths) == 0:
+        raise InvalidInputError(f"No point of the sparse reconstruction lies before view {view}; depth needs some.")
+    inverse = 1 / depths
     low, high = (float(inverse.quantile(q)) for q in (0.01, 0.99))
     return 0.7 * low, 1.25 * high
 
 
-def _pixel_step(view: View, others: list[View], inverse: Tensor) -> Tensor:
-    """The change of inverse depth [h,w] that moves a pixel by one pixel in the neighbour where it moves most."""
+def _pixel_steps(view: View, others: list[View], inverse: Tensor) -> Tensor:
+    """The change of inverse depth that moves a typical pixel by one pixel, per neighbour [m]."""
     steps = []
     for other in others:
         projection = Projection(view, other)
@@ -142,7 +155,15 @@ def _pixel_step(view: View, others: list[View], inverse: Tensor) -> Tensor:
         u1, v1, _ = projection((inverse + small)[None])
         speed = torch.hypot(u1 - u0, v1 - v0)[0] / small
         steps.append(1 / speed.median().clamp(min=1e-9))
-    return torch.stack(steps).median().expand_as(inverse)
+    return torch.stack(steps)
+
+
+def _plane_count(view: View, others: list[View], span: tuple[float, float], options: SweepOptions) -> int:
+    """Planes that are at most a pixel apart in the neighbour where pixels move least, within the options' bounds."""
+    far, near = span
+    middle = torch.full(view.size, (far + near) / 2)
+    wanted = (near - far) / float(_pixel_steps(view, others, middle).max())
+    return int(min(max(wanted, options.planes), 2 * options.planes))
 
 
 def _costs(matcher: Matcher, planes: Tensor, poll: Callable[[], None]) -> Tensor:
@@ -166,7 +187,7 @@ def _coarse(matcher: Matcher, view: View, span: tuple[float, float], planes: int
     return far + plane * ((near - far) / (planes - 1))
 
 
-def _fine(matcher: Matcher, view: View, base: Tensor, step: Tensor, offsets: int, poll: Callable[[], None]) -> Tensor:
+def _fine(matcher: Matcher, view: View, base: Tensor, step: float, offsets: int, poll: Callable[[], None]) -> Tensor:
     shift = torch.arange(offsets) - (offsets - 1) / 2
     floor = 0.2 * base  # an offset must not reach infinity
     planes = torch.maximum(base + shift[:, None, None] * step, floor)

@@ -68,7 +68,7 @@ def reconstruct(frames: Frames, watch: Watch, *, seed: int = 0) -> SparseScene:
     """Poses of all frames and the sparse points between them (errors as in `estimate`)."""
     _check_frames(frames)
     with tempfile.TemporaryDirectory(prefix="gen3c-sfm-") as folder:
-        scales = _write_pictures(frames, Path(folder) / "images")
+        scales = _write_pictures(frames, Path(folder) / "images", watch)
         result = _run_worker(Path(folder), seed, watch)
     _check_registration(frames, result["registered"], result["inliers"])
     K = _intrinsics(torch.from_numpy(result["camera"]), scales)
@@ -97,10 +97,11 @@ def _check_frames(frames: Frames) -> None:
         )
 
 
-def _write_pictures(frames: Frames, folder: Path) -> Tensor:
+def _write_pictures(frames: Frames, folder: Path, watch: Watch) -> Tensor:
     """Save what COLMAP matches, and return each picture's size relative to its frame, [n,2] (x, y)."""
     scales = []
     for i in range(len(frames)):
+        watch.step("sfm.pictures", i, len(frames))
         picture = Image.fromarray(frames.frame(i).numpy()).convert("L")
         width, height = picture.size
         shrink = min(1.0, MATCHED_LONG_SIDE / max(width, height))
@@ -128,14 +129,18 @@ def _intrinsics(camera: Tensor, scales: Tensor) -> Tensor:
 
 def _python() -> str:
     """The interpreter of this environment; inside an embedding server sys.executable is that server."""
-    own = Path(sys.prefix) / "bin" / "python3"
-    return str(own) if own.exists() else sys.executable
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for name in (f"python{version}", "python3"):
+        own = Path(sys.prefix) / "bin" / name
+        if own.exists():
+            return str(own)
+    return sys.executable
 
 
 def _run_worker(folder: Path, seed: int, watch: Watch) -> dict[str, npt.NDArray[Any]]:
     """Run COLMAP in a child process on `folder/images`; kill it as soon as `watch` cancels."""
-    package_root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(p for p in (package_root, os.environ.get("PYTHONPATH", "")) if p)
+    # An embedding server may have set its own search path; the worker must find the same packages.
+    path = os.pathsep.join(dict.fromkeys([str(Path(__file__).resolve().parents[2]), *(p for p in sys.path if p)]))
     command = [_python(), "-m", "gen3c.geometry.sfm_worker", str(folder), str(seed), str(os.getpid())]
     log_path = folder / "log.txt"
     with log_path.open("wb") as log:

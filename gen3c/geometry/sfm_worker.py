@@ -79,11 +79,11 @@ def find_matches(database: Path, images: Path, names: list[str], seed: int, prog
     extraction.num_threads = 1
     extraction.sift.max_num_features = 4096
     progress("features", 0, 1)
-    # All in one call: images share a camera (a folder, that is a size, each) only with those of the same call.
+    # All in one call, folder by folder: only so do the images of a folder, that is of a size, share a camera.
     pycolmap.extract_features(
         database,
         images,
-        image_names=names,
+        image_names=sorted(names),
         camera_mode=pycolmap.CameraMode.PER_FOLDER,
         reader_options=reader,
         extraction_options=extraction,

@@ -32,12 +32,11 @@ def complete(
         weight: >= 0, how far each value is to be trusted, [h,w].
         image: the picture, [3,h,w] in [0,1].
         iterations: of conjugate gradients on each level.
-        poll: called on each level; may raise.
+        poll: called at every iteration; may raise.
 
     Returns:
         The completed map, [h,w].
     """
-    poll()
     if min(values.shape) >= 32:
         size = (values.shape[0] // 2, values.shape[1] // 2)
         small_weight = F.interpolate(weight[None, None], size, mode="area")[0, 0]
@@ -48,7 +47,7 @@ def complete(
     else:
         mean = (weight * values).sum() / weight.sum().clamp(min=1e-6)
         start = mean.expand_as(values).clone()
-    return _conjugate_gradients(start, values, weight, _Smoothness(image), iterations)
+    return _conjugate_gradients(start, values, weight, _Smoothness(image), iterations, poll)
 
 
 class _Smoothness:
@@ -82,11 +81,19 @@ class _Smoothness:
         return out
 
 
-def _conjugate_gradients(x: Tensor, values: Tensor, weight: Tensor, smoothness: _Smoothness, iterations: int) -> Tensor:
+def _conjugate_gradients(
+    x: Tensor,
+    values: Tensor,
+    weight: Tensor,
+    smoothness: _Smoothness,
+    iterations: int,
+    poll: Callable[[], None],
+) -> Tensor:
     residual = weight * (values - x) - smoothness.gradient(x)
     direction = residual.clone()
     energy = (residual * residual).sum()
     for _ in range(iterations):
+        poll()
         if energy < 1e-16 * x.numel() * (x * x).mean():
             break
         image_of = weight * direction + smoothness.gradient(direction)

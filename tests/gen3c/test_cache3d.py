@@ -63,3 +63,16 @@ def test_center_depth_is_the_median_of_the_confident_half() -> None:
     confidence = torch.tensor([[0.9, 0.9, 0.9, 0.2, 0.2, 1.0]])
     assert center_depth(depth, confidence) == 2.0
     assert center_depth(torch.zeros(2, 2), torch.zeros(2, 2)) == 1.0
+
+
+def test_slanted_planes_are_reliable() -> None:
+    """Ground seen at a grazing angle: the reference filter drops most of it, and more on a smaller raster."""
+    rows = torch.arange(96.0) + 14  # below the horizon
+    depth = (150 / rows)[None, None, :, None].expand(1, 1, 96, 160)
+    assert reliable_mask(depth).all()
+    assert reliable_mask(depth, reference=True).float().mean() < 0.5
+
+
+def test_a_steep_ramp_is_no_surface() -> None:
+    depth = torch.linspace(1, 4, 8).expand(1, 1, 20, 8)  # a jump, smeared over 8 px by some resampling
+    assert not reliable_mask(depth)[..., 2:6].any()

@@ -40,7 +40,7 @@ def test_matches_the_reference(golden) -> None:
 
 
 def test_background_does_not_shine_through_a_torn_foreground() -> None:
-    """A near square in front of a wall, seen from the side: no wall colour where the edge of the square is stretched."""
+    """A near square in front of a wall, seen from the side: no wall where the edge of the square is stretched."""
     depth = torch.full((1, 1, 64, 96), 4.0)
     depth[..., 20:44, 32:64] = 1.0
     intrinsics = torch.tensor([[[90.0, 0, 47.5], [0, 90, 31.5], [0, 0, 1]]])

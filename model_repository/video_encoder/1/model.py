@@ -5,8 +5,8 @@ from torch import nn
 from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
-from gen3c_server.leaf import UNTRAINED_SEED, LeafModel
-from gen3c_server.settings import Settings
+from gen3c_server.leaf import LeafModel
+from gen3c_server.settings import UNTRAINED_SEED, Settings
 
 
 class TritonPythonModel(LeafModel):

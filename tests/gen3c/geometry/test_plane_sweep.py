@@ -7,7 +7,7 @@ import pytest
 import torch
 from scenes import Shot, camera, shoot, sparse_scene
 
-from gen3c.errors import CancelledError
+from gen3c.errors import CancelledError, InvalidInputError
 from gen3c.geometry.consistency import cross_check
 from gen3c.geometry.matching import View, box_mean, scale_intrinsics
 from gen3c.geometry.parallel import for_each_view
@@ -144,6 +144,25 @@ def test_neighbours_share_points_and_have_parallax(shot: Shot) -> None:
     unseen[:, 3] = False
     blind = type(scene)(scene.w2c, scene.K, scene.points, unseen, scene.error)
     assert 3 not in choose_neighbours(blind, 0, 4)
+
+
+def test_a_view_without_points_of_its_own_takes_the_range_of_the_others(shot: Shot) -> None:
+    scene = sparse_scene(shot)
+    seen = scene.seen.clone()
+    seen[:, 4] = False
+    blind = type(scene)(scene.w2c, scene.K, scene.points, seen, scene.error)
+    depth, confidence = sweep(shot.frames, blind, Watch(), OPTIONS)
+    sure = confidence[4] > FILLED
+    assert sure.float().mean() > 0.3
+    assert ((depth[4] - shot.depth[4]).abs() / shot.depth[4])[sure].median() < 0.02
+
+
+def test_a_view_that_looks_away_from_all_points_is_refused(shot: Shot) -> None:
+    scene = sparse_scene(shot)
+    w2c = scene.w2c.clone()
+    w2c[2] = camera(0, 0, 180)
+    with pytest.raises(InvalidInputError, match="before view 2"):
+        sweep(shot.frames, type(scene)(w2c, scene.K, scene.points, scene.seen, scene.error), Watch(), OPTIONS)
 
 
 def test_semi_global_matching_equals_the_recursion_written_out() -> None:

@@ -136,6 +136,7 @@ def test_frames_of_two_sizes_get_a_camera_each(shot: Shot) -> None:
     scene = sfm.reconstruct(Frames(pixels, sizes, shot.frames.names), Watch())
     assert float(scene.K[1, 0, 2]) == 119.5
     assert float(scene.K[0, 0, 2]) == 159.5
+    assert torch.equal(scene.K[0], scene.K[2])  # shared, though a frame of another size came between
     assert float(scene.K[1, 0, 0] / scene.K[0, 0, 0]) == pytest.approx(0.75, rel=0.1)
 
 
@@ -204,10 +205,14 @@ def test_the_worker_dies_with_its_parent(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert parent.stdout is not None
-    assert parent.stdout.readline().startswith(b"sfm.features")
-    assert [line for line in worker_processes() if str(tmp_path) in line]
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    try:
+        reports = iter(parent.stdout.readline, b"")
+        assert any(report.startswith(b"sfm.features") for report in reports)  # the worker is at work
+        assert [line for line in worker_processes() if str(tmp_path) in line]
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        parent.stdout.close()
     deadline = time.monotonic() + 5  # the kernel's signal is at once; a busy machine reaps later
     while time.monotonic() < deadline and [line for line in worker_processes() if str(tmp_path) in line]:
         time.sleep(0.05)
