@@ -89,3 +89,15 @@ def test_a_mosaic_of_unequal_videos_is_refused() -> None:
         list(Mosaic([[solid(COLORS[0])] * n for n in (2, 3)]).frames())
     with pytest.raises(InvalidInputError, match="at least one video"):
         Mosaic([])
+
+
+def test_the_same_frames_give_the_same_bytes_whatever_memory_holds() -> None:
+    """Noisy pictures, as untrained networks make them, found x264's lookahead to depend on what memory held before."""
+    g = torch.Generator().manual_seed(0)
+    frames = [(torch.rand(192, 320, 3, generator=g) * 255).byte() for _ in range(25)]
+    encodings = set()
+    for i in range(8):
+        clutter = [bytes(((i + 1) * 7919 * k) % 2_000_000) for k in range(20)]
+        encodings.add(encode_video(frames, 24))
+        del clutter
+    assert len(encodings) == 1
