@@ -14,6 +14,7 @@ def check(url: str, timeout_s: float = TIMEOUT_S) -> Done:
     import tritonclient.grpc as triton
 
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    received: list[tuple[Any, Any]] = []
     with triton.InferenceServerClient(url) as client:
         client.start_stream(lambda result, error: answers.put((result, error)))
         inputs = []
@@ -21,13 +22,15 @@ def check(url: str, timeout_s: float = TIMEOUT_S) -> Done:
             tensor = triton.InferInput(name, [1], "BYTES")
             tensor.set_data_from_numpy(np.array([value], dtype=np.object_))
             inputs.append(tensor)
-        client.async_stream_infer("gen3c", inputs, parameters={"probe": True})
+        client.async_stream_infer("gen3c", inputs, parameters={"probe": True}, enable_empty_final_response=True)
         try:
-            result, error = answers.get(timeout=timeout_s)
+            # To the very end: a stream that is cancelled with an answer on its way keeps Triton 24.10 from exiting.
+            while not received or not _is_final(*received[-1]):
+                received.append(answers.get(timeout=timeout_s))
         except queue.Empty:
-            raise RuntimeError(f"The server at {url} did not answer a probe within {timeout_s:g} seconds.") from None
-        finally:
             client.stop_stream(cancel_requests=True)
+            raise RuntimeError(f"The server at {url} did not answer a probe within {timeout_s:g} seconds.") from None
+    result, error = received[0]
     if error is not None:
         raise RuntimeError(f"The probe of the server at {url} failed: {error.message()}")
     match parse_event(result.as_numpy("EVENT")[0]):
@@ -37,3 +40,7 @@ def check(url: str, timeout_s: float = TIMEOUT_S) -> Done:
             raise RuntimeError(f"The probe of the server at {url} failed: {message}")
         case event:
             raise RuntimeError(f"The server at {url} answered a probe with {event.event!r}.")
+
+
+def _is_final(result: Any, error: Any) -> bool:
+    return error is not None or result.get_response().parameters["triton_final_response"].bool_param
