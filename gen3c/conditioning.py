@@ -126,12 +126,14 @@ def pool_views(
     whole = options.fusion == "topk_concat"
     calls = len(views) + (min(len(views), 2) if whole else 0)
     pool = Pool.empty(latent_shape)
-    contributions = []
+    frame_coverages, previews = [], []  # the contributions themselves would keep every pool alive
     for i, view in enumerate(views):
         watch.step("condition", i, calls)
-        contributions.append(conditioner(view, cameras, options, None if whole else pool))
-        pool = contributions[-1].pool or pool
-    coverage = torch.stack([c.frame_coverage for c in contributions])
+        contribution = conditioner(view, cameras, options, None if whole else pool)
+        pool = contribution.pool or pool
+        frame_coverages.append(contribution.frame_coverage)
+        previews.append(contribution.preview)
+    coverage = torch.stack(frame_coverages)
     if whole:
         # Only two views are encoded; the pass above has told which ones.
         choice = choose_views(coverage)
@@ -140,7 +142,7 @@ def pool_views(
             watch.step("condition", len(views) + n, calls)
             pool = conditioner(views[i], cameras, silent, pool, choice.keep[n]).pool or pool
     watch.step("condition", calls, calls)
-    return ChunkViews(pool.condition(), coverage, tuple(c.preview for c in contributions if c.preview is not None))
+    return ChunkViews(pool.condition(), coverage, tuple(p for p in previews if p is not None))
 
 
 def _preview(image: Tensor, fps: float) -> bytes:

@@ -44,9 +44,14 @@ def composite(scene: Scene, w2c: Tensor, K: Tensor, min_confidence: float) -> tu
 
 
 def fill_holes(image: Tensor, covered: Tensor) -> Tensor:
-    """Holes of image [1,3,h,w] take the mean colour of the finest surroundings that have one (push-pull pyramid)."""
-    if min(image.shape[2:]) == 1 or bool(covered.all()):
+    """Holes of image [1,3,h,w] take the mean colour of the finest surroundings that have one (push-pull pyramid).
+
+    An image without any covered pixel becomes grey (0).
+    """
+    if bool(covered.all()):
         return image
+    if image.shape[2:].numel() == 1:
+        return torch.zeros_like(image)
     weight = covered.float()
     share = F.avg_pool2d(weight, 2, ceil_mode=True)
     coarse = F.avg_pool2d(image * weight, 2, ceil_mode=True) / share.clamp(min=1e-6)

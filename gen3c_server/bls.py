@@ -1,6 +1,6 @@
 """Calls from one model of the server to another. Imported inside the server only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import triton_python_backend_utils as pb_utils
 from torch import Tensor
@@ -15,14 +15,6 @@ Values = dict[str, Tensor | list[bytes]]
 def call(model: str, inputs: Mapping[str, Tensor | Sequence[bytes]], outputs: Sequence[str]) -> Values:
     """One inference of another model; its error comes back as a JobError."""
     return _checked(model, _request(model, inputs, outputs).exec())
-
-
-def call_stream(model: str, inputs: Mapping[str, Tensor | Sequence[bytes]], outputs: Sequence[str]) -> Iterator[Values]:
-    """The responses of a decoupled model, as they come."""
-    for response in _request(model, inputs, outputs).exec(decoupled=True):
-        values = _checked(model, response)
-        if values:  # the final response may carry the flag alone
-            yield values
 
 
 class LeafProgram:

@@ -16,32 +16,32 @@ from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
 
 _REPORT_EVERY_S = 0.25
-FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class GeometryModel:
-    """Base of the model's `TritonPythonModel`. Decoupled: progress on the way, then the geometry."""
+    """Base of the model's `TritonPythonModel`."""
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
         logging.basicConfig(format="geometry %(levelname)s %(message)s")
         self._settings = Settings.from_environment()
         self._settings.apply_threads()
 
-    def execute(self, requests: list["pb_utils.InferenceRequest"]) -> None:
-        for request in requests:
-            sender = request.get_response_sender()
-            try:
-                frames, options, file = geometry_wire.unpack_call(request_values(request))
-                if options.provider != PROBE_PROVIDER:
-                    result = _estimate(frames, options, file, self._watch(sender, options.cancel_token))
-                    sender.send(_response(geometry_wire.pack_result(result)))
-                sender.send(flags=FINAL)
-            except Exception as error:
-                sender.send(error_response(error), flags=FINAL)
+    def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
+        return [self._answer(request) for request in requests]
 
-    def _watch(self, sender: "pb_utils.InferenceResponseSender", cancel_token: str) -> Watch:
-        # Pathless on purpose: whoever can call this model may not name files of the server.
-        token = self._settings.cancel_dir / cancel_token if cancel_token.isalnum() else None
+    def _answer(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
+        try:
+            frames, options, file = geometry_wire.unpack_call(request_values(request))
+            if options.provider == PROBE_PROVIDER:
+                return _response({"INFO": [b"{}"]})
+            return _response(geometry_wire.pack_result(_estimate(frames, options, file, self._watch(options.job))))
+        except Exception as error:
+            return error_response(error)
+
+    def _watch(self, job: str) -> Watch:
+        if not job.isalnum():  # whoever can call this model may not name other files of the server
+            return Watch()
+        cancel, progress = self._settings.cancel_dir / job, self._settings.progress_dir / job
         last = 0.0
 
         def report(part: str, step: int, total: int) -> None:
@@ -49,9 +49,9 @@ class GeometryModel:
             now = time.monotonic()
             if now - last >= _REPORT_EVERY_S or step == total:
                 last = now
-                sender.send(_response(geometry_wire.pack_progress(GeometryProgress(part, step, total))))
+                geometry_wire.write_progress(progress, GeometryProgress(part, step, total))
 
-        return Watch(lambda: token is not None and token.exists(), report)
+        return Watch(cancel.exists, report)
 
 
 def _estimate(frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch) -> Geometry:

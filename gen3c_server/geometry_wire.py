@@ -1,11 +1,14 @@
 """How a call of the `geometry` model looks as named tensors; written once, for the caller and the model.
 
-The model is decoupled: responses with INFO alone report progress, the last one carries the geometry.
+Progress does not travel with the answer: the model writes it to a file of the server's run directory that the caller
+names. (A decoupled model could stream it, but Triton 24.10 now and then loses a response between two models, and the
+caller waits for ever.)
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -22,7 +25,7 @@ class GeometryOptions:
 
     provider: str
     seed: int = 0
-    cancel_token: str = ""  # name of a file in the server's cancel directory; once it exists, the model stops
+    job: str = ""  # name of the job's files: in the cancel directory, to stop; in the progress directory, to report to
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,23 @@ def unpack_call(wire: Mapping[str, Tensor | list[bytes]]) -> tuple[Frames, Geome
     return frames, GeometryOptions(**json.loads(bytes(options[0]))), bytes(file[0]) if file is not None else None
 
 
-def pack_progress(progress: GeometryProgress) -> Wire:
-    """A response on the way."""
-    return {"INFO": [json.dumps(asdict(progress)).encode()]}
+def write_progress(path: Path, progress: GeometryProgress) -> None:
+    """Replace the progress file; a reader sees the old or the new one, never half of it."""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(asdict(progress)))
+    scratch.replace(path)
+
+
+def read_progress(path: Path) -> GeometryProgress | None:
+    """The last progress, None if there is none yet."""
+    try:
+        return GeometryProgress(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
 
 
 def pack_result(geometry: Geometry) -> Wire:
-    """The last response."""
+    """The outputs of one call."""
     info = {"info": geometry.info, "warnings": list(geometry.warnings)}
     return {
         "INFO": [json.dumps(info).encode()],
@@ -73,10 +86,8 @@ def pack_result(geometry: Geometry) -> Wire:
     }
 
 
-def unpack_response(wire: Mapping[str, Tensor | list[bytes]]) -> GeometryProgress | Geometry:
-    """One response of the stream."""
+def unpack_result(wire: Mapping[str, Tensor | list[bytes]]) -> Geometry:
+    """What one call gave."""
     info = json.loads(bytes(wire["INFO"][0]))
-    if "DEPTH" not in wire:
-        return GeometryProgress(**info)
     depth, confidence, w2c, K = (wire[name] for name in OUTPUTS[1:])
     return Geometry(depth, confidence, w2c, K, info["info"], tuple(info["warnings"]))  # type: ignore[arg-type]

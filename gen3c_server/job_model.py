@@ -14,7 +14,7 @@ from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.text import EmptyText
 from gen3c.generator.vae import VideoDecoder, VideoEncoder
-from gen3c.generator.weights import load_vae
+from gen3c.generator.weights import find_weights, load_vae
 from gen3c_server import bls
 from gen3c_server.errors import JobError
 from gen3c_server.inputs import JobInputs, read_inputs
@@ -42,7 +42,9 @@ class JobModel:
         logging.basicConfig(format="gen3c %(levelname)s %(message)s")
         self._settings = settings = Settings.from_environment()
         settings.apply_threads()
-        vae, source = load_vae(settings.preset, settings.checkpoints, untrained_seed=UNTRAINED_SEED)
+        preset, checkpoints = settings.preset, settings.checkpoints
+        vae, vae_source = load_vae(preset, checkpoints, untrained_seed=UNTRAINED_SEED)
+        _, dit_source = find_weights(preset, "dit.safetensors", checkpoints, untrained_seed=UNTRAINED_SEED)
         # On a CPU a raw video costs more to hand over than the autoencoder's weights cost to hold twice.
         self._programs = Programs(
             dit=bls.LeafProgram(DIT),
@@ -50,7 +52,7 @@ class JobModel:
             video_decoder=LocalProgram(VideoDecoder(vae), VIDEO_DECODER),
             conditioner=ConditionerModel(),
         )
-        self._weights = {"vae": str(source)}
+        self._weights = {"dit": str(dit_source), "vae": str(vae_source)}
         self._queue = JobQueue(
             settings.jobs_dir,
             settings.cancel_dir,
@@ -81,7 +83,7 @@ class JobModel:
             services = Services(
                 preset=self._settings.preset,
                 limits=self._settings.limits,
-                geometry=GeometryModel(job.id),
+                geometry=GeometryModel(job.id, self._settings.progress_dir),
                 programs=self._programs,
                 text=EmptyText(self._settings.preset.dit),
                 weights=self._weights,

@@ -79,21 +79,20 @@ def run_job(inputs: JobInputs, services: Services, emit: Emit, is_cancelled: Cal
     if untrained:
         emit(Notice(message=f"untrained weights: {', '.join(untrained)}. The video is noise, not a picture."), None)
 
-    writer = VideoWriter(preset.height, preset.width, spec.fps, comment=_comment(untrained))
     previews: list[list[bytes]] = [[] for _ in scene.views]
     coverage: list[Tensor] = []
-    for chunk in rollout(scene, cameras, first, text, negative_text, services.programs, preset, options, watch):
-        for frame in chunk.frames:
-            writer.add(frame)
-        coverage.append(chunk.views.coverage.mean(1))
-        for i, preview in enumerate(chunk.views.previews):
-            previews[i].append(preview)
-    seen = torch.stack(coverage).mean(0)  # [v]
-    best = float(seen.max())
-    if best < POOR_COVERAGE:
-        emit(Notice(message=f"the path sees little of the scene: no view covers more than {best:.0%} of it."), None)
-
-    _emit_artifacts(inputs, services.limits, emit, watch, scene, cameras, geometry, frames, writer, previews)
+    with VideoWriter(preset.height, preset.width, spec.fps, comment=_comment(untrained)) as writer:
+        for chunk in rollout(scene, cameras, first, text, negative_text, services.programs, preset, options, watch):
+            for frame in chunk.frames:
+                writer.add(frame)
+            coverage.append(chunk.views.coverage.mean(1))
+            for i, preview in enumerate(chunk.views.previews):
+                previews[i].append(preview)
+        seen = torch.stack(coverage).mean(0)  # [v]
+        best = float(seen.max())
+        if best < POOR_COVERAGE:
+            emit(Notice(message=f"the path sees little of the scene: no view covers more than {best:.0%} of it."), None)
+        _emit_artifacts(inputs, services.limits, emit, watch, scene, cameras, geometry, frames, writer, previews)
     provenance = _provenance(inputs, services, geometry, scene, seen)
     timings = {stage: round(seconds, 3) for stage, seconds in meter.timings.items()}
     emit(Done(seed=spec.seed, timings_s=timings, provenance=provenance), None)
@@ -110,7 +109,6 @@ def _load_media(inputs: JobInputs, services: Services, emit: Emit, watch: Watch)
     )
     for warning in loaded.warnings:
         emit(Notice(message=warning), None)
-    watch.step("media", 1, 1)
     return loaded.frames
 
 

@@ -30,5 +30,4 @@ def probe_graph(preset: Preset, programs: Programs) -> None:
         torch.zeros(1, 16, 16, 3, dtype=torch.uint8), torch.tensor([[16, 16]], dtype=torch.int32), ("probe",)
     )
     call = geometry_wire.pack_call(frames, geometry_wire.GeometryOptions(PROBE_PROVIDER), None)
-    for _ in bls.call_stream("geometry", call, geometry_wire.OUTPUTS):
-        pass
+    bls.call("geometry", call, ["INFO"])

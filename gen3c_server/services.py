@@ -1,5 +1,10 @@
 """The services of a job, as models of this server. Imported inside the server only."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from torch import Tensor
 
 from gen3c.conditioning import Cameras, ConditionOptions, Contribution
@@ -7,7 +12,8 @@ from gen3c.fusion import Pool
 from gen3c.geometry.types import Frames, Geometry, Watch
 from gen3c.scene import SourceView
 from gen3c_server import bls, conditioner_wire, geometry_wire
-from gen3c_server.errors import JobError
+
+PROGRESS_POLL_S = 0.2
 
 
 class ConditionerModel:
@@ -28,18 +34,37 @@ class ConditionerModel:
 class GeometryModel:
     """The model `geometry` as a `gen3c_server.pipeline.GeometryService`, for one job."""
 
-    def __init__(self, cancel_token: str) -> None:
-        self._cancel_token = cancel_token
+    def __init__(self, job_id: str, progress_dir: Path) -> None:
+        self._job_id = job_id
+        self._progress = progress_dir / job_id
 
     def __call__(self, frames: Frames, provider: str, file: bytes | None, watch: Watch) -> Geometry:
         # Its seed is fixed: the scene does not depend on the noise that the job asks for.
-        options = geometry_wire.GeometryOptions(provider, cancel_token=self._cancel_token)
+        options = geometry_wire.GeometryOptions(provider, job=self._job_id)
         inputs = geometry_wire.pack_call(frames, options, file)
-        for response in bls.call_stream("geometry", inputs, geometry_wire.OUTPUTS):
-            match geometry_wire.unpack_response(response):
-                case geometry_wire.GeometryProgress(part, step, total):
-                    watch.on_progress(f"geometry/{part}", step, total)
-                case geometry:
-                    watch.step("geometry", 1, 1)
-                    return geometry
-        raise JobError("INTERNAL", "The geometry model ended without an answer.")
+        with self._reported(watch):
+            wire = bls.call("geometry", inputs, geometry_wire.OUTPUTS)
+        watch.step("geometry", 1, 1)
+        return geometry_wire.unpack_result(wire)
+
+    @contextmanager
+    def _reported(self, watch: Watch) -> Iterator[None]:
+        """Forward what the progress file tells while the call blocks this thread."""
+        finished = threading.Event()
+
+        def follow() -> None:
+            last = None
+            while not finished.wait(PROGRESS_POLL_S):
+                progress = geometry_wire.read_progress(self._progress)
+                if progress is not None and progress != last:
+                    last = progress
+                    watch.on_progress(f"geometry/{progress.part}", progress.step, progress.total)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
+            self._progress.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import yaml
 from gen3c_client.contract import Limits
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gen3c.errors import InvalidInputError
 from gen3c.presets import Preset, get_preset
 from gen3c_server.errors import JobError
 
@@ -27,8 +28,9 @@ class Deployment(BaseModel):
     def load(cls, path: Path) -> "Deployment":
         """Read a deployment file; raises ValueError with a sentence."""
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text()) or {})
-        except yaml.YAMLError as error:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return cls() if content is None else cls.model_validate(content)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"The deployment file {path.name} is not YAML: {error}") from None
         except ValidationError as error:
             raise ValueError(f"The deployment file {path.name} is wrong: {JobError.of(error).message}") from None
@@ -59,9 +61,9 @@ class Settings:
             deployment=Deployment.load(Path(deployment)) if deployment else Deployment(),
             run_dir=Path(os.environ.get("GEN3C_RUN_DIR", default_run_dir)),
             checkpoints=Path(checkpoints) if checkpoints else None,
-            threads=int(os.environ.get("GEN3C_THREADS", "0")) or len(os.sched_getaffinity(0)),
+            threads=_threads(os.environ.get("GEN3C_THREADS", "")),
         )
-        for folder in (settings.jobs_dir, settings.cancel_dir):
+        for folder in (settings.jobs_dir, settings.cancel_dir, settings.progress_dir):
             folder.mkdir(parents=True, exist_ok=True)
         return settings
 
@@ -76,6 +78,11 @@ class Settings:
         return self.run_dir / "cancel"
 
     @property
+    def progress_dir(self) -> Path:
+        """One file for every job that an inner model reports progress of."""
+        return self.run_dir / "progress"
+
+    @property
     def drain_token(self) -> Path:
         """Exists once the server is about to stop."""
         return self.run_dir / "drain"
@@ -83,3 +90,10 @@ class Settings:
     def apply_threads(self) -> None:
         """Give torch its share of the machine; results are repeatable for one thread count."""
         torch.set_num_threads(self.threads)
+
+
+def _threads(text: str) -> int:
+    """The number of threads that a variable asks for; none or 0 is every core that this process may use."""
+    if not (text or "0").isdecimal():
+        raise InvalidInputError(f"GEN3C_THREADS is {text!r}; legal: a number from 1, or 0 for every core.")
+    return int(text or "0") or len(os.sched_getaffinity(0))

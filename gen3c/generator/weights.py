@@ -68,6 +68,24 @@ def load_vae(
     return vae.eval().requires_grad_(False), provenance
 
 
+def find_weights(
+    preset: Preset, name: str, directory: Path | None = None, *, untrained_seed: int | None = None
+) -> tuple[Path | None, Provenance]:
+    """The file that `load_dit` ("dit.safetensors") or `load_vae` ("vae.safetensors") would read, None if untrained.
+
+    Raises InvalidInputError if there is neither.
+    """
+    path = (directory or PACKAGED / preset.name) / name
+    if path.is_file():
+        return path, Provenance(name, _sha256(path))
+    if directory is None and untrained_seed is not None:
+        return None, Provenance(f"untrained weights (seed {untrained_seed})")
+    raise InvalidInputError(
+        f"There is no {name} in {path.parent}; legal is a directory that holds the checkpoints of {preset.name}.",
+        field="checkpoint",
+    )
+
+
 def _fill(
     module: nn.Module,
     preset: Preset,
@@ -78,18 +96,8 @@ def _fill(
     dtype: torch.dtype,
 ) -> Provenance:
     """Give `module` its weights on `device`; the arguments are those of `load_dit`."""
-    path = (directory or PACKAGED / preset.name) / name
-    if path.is_file():
-        tensors = _read(path, module, device)
-        provenance = Provenance(name, _sha256(path))
-    elif directory is None and untrained_seed is not None:
-        tensors = _untrained(module, untrained_seed, dtype)
-        provenance = Provenance(f"untrained weights (seed {untrained_seed})")
-    else:
-        raise InvalidInputError(
-            f"There is no {name} in {path.parent}; legal is a directory that holds the checkpoints of {preset.name}.",
-            field="checkpoint",
-        )
+    path, provenance = find_weights(preset, name, directory, untrained_seed=untrained_seed)
+    tensors = _read(path, module, device) if path else _untrained(module, untrained_seed or 0, dtype)
     placed = {key: tensor.to(device, torch.float32 if key in _STATISTICS else dtype) for key, tensor in tensors.items()}
     module.load_state_dict(placed, strict=True, assign=True)
     return provenance

@@ -1,0 +1,177 @@
+"""Cancelling, stopping, starting again: real signals at the real server."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from gen3c_client.contract import Progress
+from gen3c_client.errors import JobError
+from gen3c_client.transport import Client
+
+from gen3c.samples import COURTYARD
+from gen3c_server.launcher import EmbeddedServer
+from tests.server.conftest import SmallJob, collect, run
+
+DEADLINE_S = 20.0
+
+
+def jobs(server: EmbeddedServer) -> list[str]:
+    return [path.name for path in (server.run.path / "jobs").iterdir()]
+
+
+def wait_until(condition, timeout_s: float) -> float:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < timeout_s, f"not so after {timeout_s} s"
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def step_seconds(client: Client, job: SmallJob) -> float:
+    result = run(client, job, steps=10)
+    return result.done.timings_s["denoise"] / 10
+
+
+def test_closing_a_job_stops_it_within_a_step(server: EmbeddedServer, client: Client) -> None:
+    job = SmallJob()
+    step = step_seconds(client, job)
+    events = client.generate(job.media, job.job_spec(steps=500), geometry=job.geometry)
+    for event in events:
+        if isinstance(event, Progress) and event.stage == "denoise" and event.step == 2:
+            break
+    assert len(jobs(server)) == 1
+    events.close()
+    # The step under way ends, plus the queue's poll of 0.1 s, plus the way of the cancellation.
+    assert wait_until(lambda: not jobs(server), 2 * step + 0.5) < 2 * step + 0.5
+    assert run(client, job).files["video.mp4"]
+
+
+def geometry_started(client: Client) -> Iterator[object]:
+    """A job whose reconstruction is under way."""
+    spec = SmallJob().job_spec(geometry={"provider": "sfm"}, select={"method": "all", "max_frames": 8})
+    events = client.generate([COURTYARD.read_bytes()], spec)
+    for event in events:
+        if isinstance(event, Progress) and event.stage == "geometry":
+            return events
+    raise AssertionError("no geometry")
+
+
+def workers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "sfm_worker" in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("wait_s", [0.5, 4.0, 12.0])
+def test_closing_a_job_stops_its_reconstruction_within_a_second(
+    server: EmbeddedServer, client: Client, wait_s: float
+) -> None:
+    """Half a second in, features are extracted by a child process; later there is matching, mapping or the sweep."""
+    events = geometry_started(client)
+    time.sleep(wait_s)
+    events.close()  # type: ignore[attr-defined]
+    assert wait_until(lambda: not jobs(server) and not workers(), 1.5) < 1.5  # 1 s, and the poll and the way there
+    assert run(client, SmallJob()).done  # the geometry model is free again
+
+
+def test_a_job_over_its_time_is_stopped_with_the_figure(client: Client) -> None:
+    job = SmallJob()
+    with pytest.raises(JobError, match="more than 2 seconds") as caught:
+        collect(client.generate(job.media, job.job_spec(steps=1000, timeout_s=2.0), geometry=job.geometry))
+    assert caught.value.code == "DEADLINE"
+
+
+def test_a_second_job_waits_its_turn(client: Client) -> None:
+    job = SmallJob()
+    first = client.generate(job.media, job.job_spec(steps=30), geometry=job.geometry)
+    for event in first:
+        if isinstance(event, Progress) and event.stage == "denoise":
+            break
+    second = client.generate(job.media, job.job_spec(), geometry=job.geometry)
+    queued = next(second)
+    assert isinstance(queued, Progress)
+    assert (queued.stage, queued.total) == ("queued", 1)
+    assert collect(second).files["video.mp4"]
+    assert collect(first).files["video.mp4"]
+
+
+@contextmanager
+def serving(tmp_path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`gen3c serve` as a process of its own, and its gRPC address."""
+    command = [str(Path(sys.prefix) / "bin" / "gen3c"), "serve", "--http-port", "0", "--grpc-port", "0"]
+    command += ["--metrics-port", "0", "--exit-timeout", str(DEADLINE_S), "--run-dir", str(tmp_path / "run"), *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        ready = next(line for line in process.stderr if line.startswith("Ready"))
+        yield process, ready.split("gRPC ")[1].split(",")[0]
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def leftovers(pid: int) -> tuple[list[str], list[str]]:
+    """Processes and shared memory of the server that the launcher `pid` ran."""
+    mark = f"gen3c-{pid}-"
+    commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    return [c for c in commands if mark in c], [p.name for p in Path("/dev/shm").glob(f"{mark}*")]
+
+
+def test_sigterm_with_a_job_in_flight_ends_everything(tmp_path: Path) -> None:
+    job = SmallJob()
+    with serving(tmp_path) as (process, url):
+        events = Client(url).generate(job.media, job.job_spec(steps=1000), geometry=job.geometry)
+        for event in events:
+            if isinstance(event, Progress) and event.stage == "denoise":
+                break
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(JobError, match="shutting down") as caught:
+            collect(events)
+        assert caught.value.code == "CANCELLED"
+        assert process.wait(DEADLINE_S + 5) == 0
+        assert time.monotonic() - started < DEADLINE_S
+        assert leftovers(process.pid) == ([], [])
+
+
+def test_sigterm_during_reconstruction_ends_everything(tmp_path: Path) -> None:
+    with serving(tmp_path) as (process, url):
+        events = geometry_started(Client(url))
+        time.sleep(1)
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(JobError):
+            collect(events)  # type: ignore[arg-type]
+        assert process.wait(DEADLINE_S + 5) == 0
+        assert time.monotonic() - started < DEADLINE_S
+        assert leftovers(process.pid) == ([], [])
+        assert not workers()
+
+
+def test_a_fresh_server_gives_the_same_video(tmp_path: Path, client: Client) -> None:
+    job = SmallJob()
+    here = run(client, job, seed=3).files["video.mp4"]
+    with serving(tmp_path) as (_, url):
+        assert run(Client(url), job, seed=3).files["video.mp4"] == here
+
+
+@pytest.mark.slow
+def test_a_fresh_server_gives_the_same_reconstruction(tmp_path: Path, client: Client) -> None:
+    spec = SmallJob().job_spec(
+        geometry={"provider": "sfm"}, select={"method": "all", "max_frames": 5}, save=["video", "points", "geometry"]
+    )
+    media = [COURTYARD.read_bytes()]
+    run(client, SmallJob())  # other requests before
+    here = collect(client.generate(media, spec)).files
+    with serving(tmp_path) as (_, url):
+        there = collect(Client(url).generate(media, spec)).files
+    assert {name for name in here if here[name] != there[name]} == set()

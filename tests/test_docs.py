@@ -1,0 +1,257 @@
+"""What the documents say is so: their commands run, their examples work, their tables match the code."""
+
+import inspect
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from gen3c_client.camera_file import load_camera_file
+from gen3c_client.contract import ARTIFACT_FILES, CameraFile, Limits
+from PIL import Image
+
+from gen3c.camera_spline import interpolate_cameras
+from gen3c.cameras import PathKind, RotationMode, camera_path
+from gen3c.media import decode_video
+from gen3c.presets import GEN3C_7B, TINY
+from gen3c.samples import COURTYARD
+from gen3c_server.cli import serve
+from gen3c_server.settings import Deployment
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+BIN = Path(sys.executable).parent
+
+# A make that runs these tests hands its own flags and level on.
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "GEN3C_"))}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of a shell block."""
+
+    document: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.document}: {' '.join(self.words)}"
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```(?:{language})\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[Command]:
+    """The lines of all shell blocks, without comments."""
+    lines = [
+        (path.name, line) for path in DOCUMENTS for block in blocks(path, "sh|bash") for line in block.splitlines()
+    ]
+    parsed = [Command(name, tuple(shlex.split(line, comments=True))) for name, line in lines]
+    return [command for command in parsed if command.words]
+
+
+def section(document: Path, heading: str) -> str:
+    """The text under a heading, up to the next one."""
+    return re.split(r"^##? ", document.read_text().partition(f"## {heading}\n")[2], flags=re.MULTILINE)[0]
+
+
+def execute(arguments: list[str | Path], cwd: Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the files that the documents' commands name."""
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.new("RGB", (64, 48), (80 * i, 100, 100)).save(tmp_path / "photos" / f"{i}.jpg")
+    for name in ("my.mp4", "room.mp4"):
+        shutil.copy(COURTYARD, tmp_path / name)
+    (tmp_path / "path.json").write_text(blocks(DOCS / "cameras.md", "json")[0])
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", commands(), ids=str)
+def test_a_command_of_the_documents_is_one_that_works(command: Command, folder: Path) -> None:
+    match command.words:
+        case ("make", *arguments):
+            ended = execute(["make", "-n", *arguments], ROOT)
+        case ("gen3c" | ".venv/bin/gen3c", "generate", *arguments):
+            output = folder / "dry-run"
+            ended = execute([BIN / "gen3c", "generate", *arguments, "--dry-run", "--output", output], folder)
+            assert "Nothing was sent" in ended.stdout
+        case (".venv/bin/python", "-c", code):
+            compile(code, command.document, "exec")  # tests/server/test_readme.py runs it
+            return
+        case (".venv/bin/python", script, *arguments) if script.startswith("benchmarks/"):
+            # Two photos are too few to leave one out, which the program says once it has understood the rest.
+            ended = execute([BIN / "python", ROOT / script, *arguments], folder)
+            assert ended.stderr.startswith("error: --hold-out is 4; legal: 0 to 1")
+            return
+        case _:
+            pytest.fail(f"no test knows how to try {command}")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_verbs_of_make_that_the_documents_name_exist() -> None:
+    named = {verb for path in DOCUMENTS for verb in re.findall(r"(?:`|^ {4})make ([a-z-]+)", path.read_text(), re.M)}
+    assert {"demo", "install", "serve"} <= named
+    ended = execute(["make", "-n", *sorted(named)], ROOT)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_input_of_the_demo_arrives() -> None:
+    assert 'gen3c_server.demo "my.mp4"' in execute(["make", "-n", "demo", "INPUT=my.mp4"], ROOT).stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.is_relative_to(ROOT), target
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_named_in_code_spans_exist(document: Path) -> None:
+    """Those with a folder in front: `gen3c/fusion.py`."""
+    tops = "gen3c|gen3c_server|gen3c_client|model_repository|training|benchmarks|tests|docs"
+    for name in re.findall(rf"`((?:{tops})/[\w./]*)`", document.read_text()):
+        assert (ROOT / name).exists() or (ROOT / "client" / name).exists(), name
+
+
+def test_the_library_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks(README, "python")
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    share = re.search(r"view 0 covers (\d+)%", capsys.readouterr().out)
+    assert share is not None
+    # Most of what view 0 shows is still in the picture after 0.3 centre depths; not all of it can be.
+    assert 20 < int(share[1]) < 95
+    assert (tmp_path / "points.ply").stat().st_size > 15 * 10_000  # bytes a point
+
+
+def test_the_table_of_results_names_the_files_of_the_contract() -> None:
+    files = set(re.findall(r"^\| `([\w.]+)` \|", section(README, "Quick start"), re.MULTILINE))
+    assert files == {name for key, (name, _) in ARTIFACT_FILES.items() if key != "geometry"}
+    assert f"{TINY.chunk_frames} frames of {TINY.width}x{TINY.height}" in README.read_text()
+
+
+@pytest.mark.slow
+def test_the_demo_makes_what_the_readme_promises(tmp_path: Path) -> None:
+    ended = execute(["make", "demo", f"OUTPUT={tmp_path}"], ROOT, timeout_s=500)
+    assert ended.returncode == 0, ended.stderr
+    files = re.findall(r"^\| `([\w.]+)` \|", section(README, "Quick start"), re.MULTILINE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    assert "untrained weights" in ended.stderr
+
+
+@pytest.mark.slow
+def test_the_rerendering_benchmark_runs_as_written(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for i, frame in enumerate(list(decode_video(COURTYARD.read_bytes()))[::10]):
+        Image.fromarray(frame.numpy()).save(tmp_path / "photos" / f"{i}.png")
+    (command,) = [c for c in commands() if "benchmarks/rerender.py" in c.words]
+    ended = execute([BIN / "python", ROOT / command.words[1], *command.words[2:]], tmp_path, timeout_s=500)
+    assert ended.returncode == 0, ended.stderr
+    score = re.fullmatch(r"psnr=([\d.]+) coverage=([\d.]+)", ended.stdout.splitlines()[-1])
+    assert score is not None
+    # The clip is small and has few frames; geometry that is wrong gives 12 to 15 dB.
+    assert float(score[1]) > 18
+    assert float(score[2]) > 0.5
+
+
+def test_the_deployment_file_shows_every_limit_with_its_default(tmp_path: Path) -> None:
+    (example,) = blocks(DOCS / "deployment.md", "yaml")
+    (tmp_path / "deployment.yaml").write_text(example)
+    assert Deployment.load(tmp_path / "deployment.yaml").limits == Limits()
+    assert set(yaml.safe_load(example)["limits"]) == set(Limits.model_fields)
+
+
+def test_every_option_of_serve_is_documented_and_no_other() -> None:
+    rows = re.findall(r"^\| (`--[^|]*)\| ([^|]*) \|", section(DOCS / "deployment.md", "Options"), re.MULTILINE)
+    documented = {name: default for names, default in rows for name in re.findall(r"--[a-z-]+", names)}
+    parameters = inspect.signature(serve).parameters
+    assert set(documented) == {f"--{name.replace('_', '-')}" for name in parameters}
+    for name in ("host", "preset", "http_port", "start_timeout", "exit_timeout"):
+        default = parameters[name].default
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        assert re.search(rf"\b{re.escape(shown)}\b", documented[f"--{name.replace('_', '-')}"])
+
+
+def test_every_environment_variable_is_documented_and_no_other() -> None:
+    code = [
+        path for top in ("gen3c", "gen3c_server", "client", "model_repository") for path in ROOT.glob(f"{top}/**/*.py")
+    ]
+    used = {name for path in code for name in re.findall(r"\bGEN3C_[A-Z_]+\b", path.read_text())}
+    assert set(re.findall(r"`(GEN3C_[A-Z_]+)`", section(DOCS / "deployment.md", "Environment"))) == used
+
+
+@pytest.mark.parametrize("kind", get_args(PathKind))
+def test_the_table_of_paths_tells_where_they_lead(kind: PathKind) -> None:
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", section(DOCS / "cameras.md", "Named paths"), re.MULTILINE)
+    )
+    n, distance = 25, 0.3
+    w2c = camera_path(kind, n, torch.eye(4), rotation="no_rotation", distance=distance)
+    centers = torch.linalg.inv(w2c)[:, :3, 3]
+    if rows[kind] == "closed":
+        middle = torch.tensor([-distance if kind == "clockwise" else distance, 0, 0])
+        assert torch.allclose((centers - middle).norm(dim=1), torch.full((n,), distance), atol=1e-6)
+        assert torch.allclose(centers[-1], torch.zeros(3), atol=1e-6)
+        return
+    sign, axis = rows[kind]
+    expected = torch.zeros(3)
+    expected["xyz".index(axis)] = float(f"{sign}1") * distance * (n - 1) / n
+    assert torch.allclose(centers[-1], expected, atol=1e-6)
+
+
+def test_the_table_of_rotations_is_complete() -> None:
+    table = section(DOCS / "cameras.md", "Named paths").partition("| rotation |")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(get_args(RotationMode))
+
+
+def test_the_camera_file_goes_where_the_text_says(folder: Path) -> None:
+    file = load_camera_file(folder / "path.json")
+    assert CameraFile.model_validate_json(json.dumps(file.model_dump())) == file
+    keys = file.keyframes or []
+    times, w2c = torch.tensor([key.time for key in keys]), torch.tensor([key.w2c for key in keys])
+    path, _ = interpolate_cameras(times, w2c, torch.eye(3).expand(len(keys), 3, 3), torch.linspace(0, 1, 25))
+    c2w = torch.linalg.inv(path)
+    place = torch.tensor([-0.2, -0.1, 0.0])
+    assert torch.allclose(c2w[12, :3, 3], place, atol=1e-4)
+    assert torch.allclose(c2w[24, :3, 3], place, atol=1e-4)  # the file's matrices have three digits
+    forward = c2w[24, :3, 2]
+    assert np.rad2deg(np.arctan2(-forward[0], forward[2])) == pytest.approx(11.5, abs=0.05)
+
+
+def test_the_frame_counts_are_legal() -> None:
+    text = section(DOCS / "cameras.md", "How many frames")
+    counts = [
+        int(count) for count in re.findall(r"\b\d+\b", text.partition("Another number")[0].replace("gen3c-7b", ""))
+    ]
+    assert [TINY.chunks(count) for count in counts[:3]] == [1, 2, 3]
+    assert [GEN3C_7B.chunks(count) for count in counts[3:]] == [1, 2, 3]
