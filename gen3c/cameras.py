@@ -140,9 +140,10 @@ def camera_path(
                 f"rotation is {rotation!r}; legal: {', '.join(get_args(RotationMode))}.", "path.rotation"
             )
     forward = target - p
-    if (forward.norm(dim=-1) < 1e-6 * center_depth).any():
+    if rotation == "center_facing" and (forward[:, 2] < 1e-6 * center_depth).any():
         raise InvalidInputError(
-            f"distance is {distance}: the camera reaches the point it looks at; legal: below 1 for this path.",
+            f"distance is {distance}: the camera reaches or passes the point it looks at; legal: below 1 for "
+            f"{kind} with center_facing.",
             "path.distance",
         )
     forward = F.normalize(forward, dim=-1)

@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _generate(url: str, clip: Path, output: Path) -> int:
-    command = [sys.executable, "-m", "gen3c_client.cli", "generate", str(clip), "--url", url]
+    program = Path(sys.prefix) / "bin" / "gen3c"
+    command = [str(program), "generate", str(clip), "--url", url]
     command += ["--select", "all", "--max-frames", "8", "--path", "left", "--save", "video,warps,points,cameras"]
     command += ["--output", str(output), "--force"]
     return subprocess.run(command, check=False).returncode

@@ -150,7 +150,7 @@ def test_the_library_example_runs(
     share = re.search(r"view 0 covers (\d+)%", capsys.readouterr().out)
     assert share is not None
     # Most of what view 0 shows is still in the picture after 0.3 centre depths; not all of it can be.
-    assert 20 < int(share[1]) < 95
+    assert 15 < int(share[1]) < 95
     assert (tmp_path / "points.ply").stat().st_size > 15 * 10_000  # bytes a point
 
 

@@ -186,8 +186,8 @@ def _check_registration(frames: Frames, registered: npt.NDArray[np.bool_], inlie
             else "the frames match, but the camera seems to have turned on the spot or not to have moved"
         )
         raise InvalidInputError(
-            f"No camera could be placed among the {len(frames)} frames: {reason}. The camera must move through a "
-            f"static scene; {ADVICE}."
+            f"None of the {len(frames)} frames could be placed relative to another ({', '.join(frames.names)}): "
+            f"{reason}. The camera must move through a static scene; {ADVICE}."
         )
     lost = [frames.names[i] for i in np.flatnonzero(~registered)]
     raise InvalidInputError(

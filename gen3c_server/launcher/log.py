@@ -25,6 +25,7 @@ _FAILED = (
     re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.+?)\"?$", re.MULTILINE),
 )
 _BUSY = re.compile(r"Socket '(?P<address>[^']+)' already in use")
+_UNLOADING = re.compile(r"Found (\d+) live models and (\d+) in-flight non-inference requests")
 _LOADING = re.compile(r"loading: ([^:\s\"]+):\d+")
 _LOADED = re.compile(r"(?:successfully loaded|failed to load) '([^']+)'")
 
@@ -50,6 +51,12 @@ class LogReader:
         end = data.rfind(b"\n") + 1
         self._position += end
         return data[:end].decode(errors="replace").splitlines()
+
+
+def all_unloaded(text: str) -> bool:
+    """Whether a server that stops has nothing left to end: no model and no request."""
+    counts = _UNLOADING.findall(text)
+    return bool(counts) and counts[-1] == ("0", "0")
 
 
 def of_interest(line: str) -> str | None:

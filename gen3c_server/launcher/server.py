@@ -18,7 +18,15 @@ from gen3c_server.launcher.errors import PreflightError, ServerError, StartInter
 from gen3c_server.launcher.find import find_triton
 from gen3c_server.launcher.flags import check_flags, command_line
 from gen3c_server.launcher.health import ServerFacts, is_ready, server_facts
-from gen3c_server.launcher.log import LogReader, busy_address, failed_models, last_lines, loading_models, of_interest
+from gen3c_server.launcher.log import (
+    LogReader,
+    all_unloaded,
+    busy_address,
+    failed_models,
+    last_lines,
+    loading_models,
+    of_interest,
+)
 from gen3c_server.launcher.models import check_repository
 from gen3c_server.launcher.options import ServeOptions
 from gen3c_server.launcher.ports import Ports, reserve_ports
@@ -31,6 +39,8 @@ Canary = Callable[[str], object]
 
 # Running jobs get this share of a stop's time to end by themselves, Triton the rest.
 DRAIN_SHARE = 0.6
+# Triton exits within a second of its last model's end, or not at all.
+LINGER_S = 2.0
 
 
 def never() -> bool:
@@ -164,8 +174,22 @@ class EmbeddedServer:
         if not wait_until(lambda: self.run.running_jobs() == 0, share, hurry) and not hurry():
             self._say(f"{self.run.running_jobs()} job(s) still ran after {share:.0f} s and will be cut off.")
         left = deadline - time.monotonic() - min(KILL_RESERVE_S, self.options.exit_timeout_s / 4)
-        if not self.process.terminate(max(left, 0.0), hurry) and not hurry():
-            self._say("Triton did not exit in time (an open stream of a client is enough for that); it was killed.")
+        if not self.process.terminate(max(left, 0.0), self._lingers(hurry)) and not hurry():
+            self._say("Triton kept an open stream of a client after all its models had ended; it was killed.")
+
+    def _lingers(self, hurry: Callable[[], bool]) -> Callable[[], bool]:
+        """`hurry`, and also once Triton has had time to exit after its last model and request ended.
+
+        A stream that a client cancelled keeps Triton 24.10 from exiting, with nothing left to lose.
+        """
+        since: list[float] = []
+
+        def lingers() -> bool:
+            if not since and all_unloaded(self._log.text()):
+                since.append(time.monotonic())
+            return hurry() or (bool(since) and time.monotonic() - since[0] > LINGER_S)
+
+        return lingers
 
     def _wait_for(self, done: Callable[[], bool], deadline: float, interrupted: Callable[[], bool], doing: str) -> None:
         while not done():

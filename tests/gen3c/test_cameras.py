@@ -74,8 +74,9 @@ def test_default_paths_stay_rigid() -> None:
 
 
 def test_a_path_through_its_own_target_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="distance"):
-        camera_path("zoom_in", 2, torch.eye(4), distance=2.0)
+    for distance in (2.0, 2.5):  # the second frame on the centre, and behind it
+        with pytest.raises(InvalidInputError, match="distance"):
+            camera_path("zoom_in", 2, torch.eye(4), distance=distance)
 
 
 @pytest.mark.parametrize(

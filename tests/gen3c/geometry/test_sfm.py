@@ -159,7 +159,7 @@ def test_a_camera_that_only_turns_is_refused() -> None:
 def test_frames_that_share_nothing_are_refused() -> None:
     pixels = torch.cat([shoot([POSES[0]], (240, 320), 300.0, seed=s).frames.pixels for s in (1, 2, 3)])
     sizes = torch.tensor([[240, 320]] * 3, dtype=torch.int32)
-    with pytest.raises(InvalidInputError, match=r"No camera could be placed.*matching points.*overlap"):
+    with pytest.raises(InvalidInputError, match=r"None of the 3 frames.*\(a, b, c\).*matching points.*overlap"):
         sfm.reconstruct(Frames(pixels, sizes, ("a", "b", "c")), Watch())
 
 
