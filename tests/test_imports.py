@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"gen3c", "gen3c_client", "gen3c_export", "gen3c_server"}
+OURS = {"gen3c", "gen3c_client", "gen3c_server"}
 MAY_IMPORT = {
     "gen3c": {"gen3c"},
-    "gen3c_export": {"gen3c", "gen3c_export"},
     "gen3c_server": {"gen3c", "gen3c_server", "gen3c_client.contract"},
     "client/gen3c_client": {"gen3c_client"},
     "model_repository": {"gen3c", "gen3c_server"},

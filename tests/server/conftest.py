@@ -71,7 +71,7 @@ class SmallJob:
         w2c[:, 0, 3] = [-10 * i * 2.0 / focal for i in range(n)]
         K = np.array([[focal, 0, (WIDTH - 1) / 2], [0, focal, (HEIGHT - 1) / 2], [0, 0, 1]])
         buffer = io.BytesIO()
-        np.savez(buffer, depth=np.full((n, HEIGHT, WIDTH), 2.0), w2c=w2c, K=np.tile(K, (n, 1, 1)))
+        np.savez(buffer, depth=np.full((n, HEIGHT, WIDTH), 2.0, np.float32), w2c=w2c, K=np.tile(K, (n, 1, 1)))
         return buffer.getvalue()
 
     def job_spec(self, **changes: Any) -> JobSpec:

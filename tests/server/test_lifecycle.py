@@ -52,6 +52,35 @@ def test_closing_a_job_stops_it_within_a_step(server: EmbeddedServer, client: Cl
     assert run(client, job).files["video.mp4"]
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killing_the_command_line_stops_its_job(
+    tmp_path: Path, server: EmbeddedServer, client: Client, how: int
+) -> None:
+    job = SmallJob()
+    step = step_seconds(client, job)
+    for i, picture in enumerate(job.media):
+        (tmp_path / f"{i}.png").write_bytes(picture)
+    (tmp_path / "geometry.npz").write_bytes(job.geometry)
+    command = [str(Path(sys.prefix) / "bin" / "gen3c"), "generate", str(tmp_path), "--url", server.grpc_url]
+    command += [
+        "--geometry-file",
+        str(tmp_path / "geometry.npz"),
+        "--steps",
+        "1000",
+        "--json",
+        "--output",
+        str(tmp_path),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if '"denoise"' in line)
+        assert len(jobs(server)) == 1
+        process.send_signal(how)
+        wait_until(lambda: not jobs(server), 2 * step + 0.5)
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert not (tmp_path / "video.mp4").exists()
+
+
 def geometry_started(client: Client) -> Iterator[object]:
     """A job whose reconstruction is under way."""
     spec = SmallJob().job_spec(geometry={"provider": "sfm"}, select={"method": "all", "max_frames": 8})
