@@ -27,7 +27,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make environments; on Debian and Ubuntu install python3-venv."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint constraints.txt "torch>=2.9,<2.14"
+	@# Another index has its own torch, but not our versions of what torch needs: those come with the next line.
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) --constraint constraints.txt torch)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[serve,dev]"
 	@# The wheel's own requirements serve its Python API, which we do not use.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps nvidia-pytriton
@@ -57,5 +58,5 @@ format: install  ## apply the style
 bench: install  ## measure: memory of condition building over views
 	$(BIN)/python benchmarks/memory.py
 
-clean:  ## remove what was made here, the environment included
-	rm -rf $(VENV) build outputs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+clean:  ## remove what make made here, the environment included (videos in outputs/ stay, but the demo's)
+	rm -rf $(VENV) build outputs/demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -106,7 +106,7 @@ def _positions(kind: PathKind, num_frames: int, reach: float) -> Tensor:
         case "counterclockwise":
             xyz = (-reach * (angle.cos() - 1), reach * angle.sin(), zero)
         case _:
-            raise InvalidInputError(f"path is {kind!r}; legal: {', '.join(get_args(PathKind))}.", "path.kind")
+            raise InvalidInputError(f"path is {kind!r}; legal: {', '.join(get_args(PathKind))}.", "spec.path.kind")
     return torch.stack(xyz, dim=-1)
 
 
@@ -137,14 +137,14 @@ def camera_path(
             target = center + 2 * p
         case _:
             raise InvalidInputError(
-                f"rotation is {rotation!r}; legal: {', '.join(get_args(RotationMode))}.", "path.rotation"
+                f"rotation is {rotation!r}; legal: {', '.join(get_args(RotationMode))}.", "spec.path.rotation"
             )
     forward = target - p
-    if rotation == "center_facing" and (forward[:, 2] < 1e-6 * center_depth).any():
+    if (forward[:, 2] < 1e-6 * center_depth).any():
         raise InvalidInputError(
-            f"distance is {distance}: the camera reaches or passes the point it looks at; legal: below 1 for "
-            f"{kind} with center_facing.",
-            "path.distance",
+            f"distance is {distance}: with path {kind} and rotation {rotation} the camera reaches or passes the point "
+            "it looks at; legal: below 1.",
+            "spec.path.distance",
         )
     forward = F.normalize(forward, dim=-1)
     down = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).expand_as(forward)

@@ -41,6 +41,7 @@ class Preset:
     dit: DitConfig
     steps: int  # default denoising steps
     guidance: float  # default guidance, gen3c.md 0
+    may_be_untrained: bool = False  # random weights may stand in where there is no checkpoint
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -60,7 +61,7 @@ class Preset:
         raise InvalidInputError(
             f"num_frames is {num_frames}, but preset {self.name} makes {self.chunk_frames} + k*{step} frames; "
             f"the nearest legal count is {legal}.",
-            field="num_frames",
+            field="spec.num_frames",
         )
 
 
@@ -74,6 +75,7 @@ TINY = Preset(
     dit=DitConfig(layers=6, heads=4, head_dim=48, adaln_lora_dim=32, text_dim=64, text_tokens=8, max_size=(16, 32, 48)),
     steps=20,
     guidance=0.0,
+    may_be_untrained=True,
 )
 
 GEN3C_7B = Preset(

@@ -16,6 +16,8 @@ from gen3c_server.launcher.serve import PREFLIGHT
 from gen3c_server.launcher.server import to_stderr
 from gen3c_server.repository import default_model_repository
 
+WITHOUT_CHECKPOINTS = ("tiny",)  # presets that start untrained where no checkpoint is
+
 
 def serve(
     host: Annotated[
@@ -74,6 +76,9 @@ def serve(
 
     Exit codes: 0 stopped as asked; 1 the server failed or died; 2 this machine or these options cannot run it.
     """
+    if checkpoints is None and preset not in WITHOUT_CHECKPOINTS:
+        to_stderr(f"Preset {preset!r} needs its weights: name their folder with --checkpoints.")
+        raise typer.Exit(PREFLIGHT)
     environment = {"GEN3C_PRESET": preset}
     if deployment is not None:
         environment["GEN3C_DEPLOYMENT"] = str(deployment.resolve())
@@ -100,11 +105,11 @@ def serve(
     except PreflightError as error:
         to_stderr(str(error))
         raise typer.Exit(PREFLIGHT) from None
-    raise typer.Exit(run_server(options, _canary, note=f"preset {preset}"))
 
+    def canary(url: str) -> None:
+        # Imports the client's stack, which a refused start should not wait for.
+        from gen3c_server.canary import check
 
-def _canary(url: str) -> None:
-    # Imports the client's stack, which a refused start should not wait for.
-    from gen3c_server.canary import check
+        check(url, start_timeout)
 
-    check(url)
+    raise typer.Exit(run_server(options, canary, note=f"preset {preset}"))

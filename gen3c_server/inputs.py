@@ -53,7 +53,10 @@ def read_inputs(wire: Mapping[str, Tensor | list[bytes]], preset: Preset, limits
         raise InvalidInputError(
             "cameras.frame is 'world', which needs geometry provider 'file'; legal here: 'view0'.", "spec.cameras.frame"
         )
+    _check_raster(spec.cameras, preset)
     num_frames = _num_frames(spec, cameras, preset)
+    if spec.path is not None:  # what the path alone tells must not wait for the scene
+        camera_path(spec.path.kind, num_frames, torch.eye(4), rotation=spec.path.rotation, distance=spec.path.distance)
     if num_frames > limits.frames:
         raise InvalidInputError(f"num_frames is {num_frames}; this server makes {limits.frames}.", "spec.num_frames")
     return JobInputs(spec, media, tuple(names), cameras, geometry, num_frames)
@@ -89,7 +92,9 @@ def _explicit_cameras(spec: JobSpec, wire: Mapping[str, Tensor | list[bytes]]) -
     if K is not None and (not isinstance(K, Tensor) or K.shape != (len(w2c), 3, 3)):
         shape = list(K.shape) if isinstance(K, Tensor) else K
         raise InvalidInputError(f"CAMERAS_K has shape {shape}; legal: [{len(w2c)},3,3] as CAMERAS_W2C.", "CAMERAS_K")
-    check_cameras(w2c, K if K is not None else torch.eye(3).repeat(len(w2c), 1, 1), "CAMERAS_W2C")
+    check_cameras(w2c, torch.eye(3).expand(len(w2c), -1, -1), "CAMERAS_W2C")
+    if K is not None:
+        check_cameras(torch.eye(4).expand(len(w2c), -1, -1), K, "CAMERAS_K")
     return Cameras(w2c, K if K is not None else torch.full((len(w2c), 3, 3), torch.nan))
 
 
@@ -98,6 +103,19 @@ def _check_poses(file: CameraFile) -> None:
     w2c = torch.tensor([p.w2c for p in poses], dtype=torch.float32)
     K = torch.tensor([p.K if p.K is not None else torch.eye(3).tolist() for p in poses], dtype=torch.float32)
     check_cameras(w2c, K, "spec.cameras")
+
+
+def _check_raster(file: CameraFile | None, preset: Preset) -> None:
+    """Intrinsics are pixels of a raster; those of another one would zoom without a word."""
+    if file is None or all(pose.K is None for pose in [*(file.poses or []), *(file.keyframes or [])]):
+        return
+    size = (file.width or preset.width, file.height or preset.height)
+    if size != (preset.width, preset.height):
+        raise InvalidInputError(
+            f"K of the camera file belongs to {size[0]}x{size[1]} pixels; legal: {preset.width}x{preset.height}, or "
+            "poses without K.",
+            "spec.cameras.width",
+        )
 
 
 def _num_frames(spec: JobSpec, cameras: Cameras | None, preset: Preset) -> int:

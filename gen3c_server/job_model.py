@@ -35,7 +35,7 @@ class JobModel:
     """Base of the model's `TritonPythonModel`.
 
     `execute` only checks and queues, so a bad request is answered at once whatever is running. A request with the
-    parameter `probe` calls every other model once and answers with `done`.
+    parameter `probe` calls every other model once and answers with `done`; it passes the queue.
     """
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
@@ -52,6 +52,8 @@ class JobModel:
             video_decoder=LocalProgram(VideoDecoder(vae), VIDEO_DECODER),
             conditioner=ConditionerModel(),
         )
+        self._text = EmptyText(preset.dit)
+        self._probing = threading.Lock()
         self._weights = {"dit": str(dit_source), "vae": str(vae_source)}
         self._queue = JobQueue(
             settings.jobs_dir,
@@ -65,10 +67,11 @@ class JobModel:
             stream = ResponseStream(request.get_response_sender())
             try:
                 if json.loads(request.parameters() or "{}").get("probe"):
-                    threading.Thread(target=self._probe, args=(stream,), daemon=True).start()
+                    self._start_probe(stream)
                     continue
                 wire = request_values(request)
                 inputs = read_inputs(wire, self._settings.preset, self._settings.limits)
+                self._text(inputs.spec.prompt)  # a prompt that nobody would read is refused before the job waits
                 limit = self._settings.limits.job_seconds
                 timeout_s = min(limit, inputs.spec.timeout_s or limit)
                 self._queue.submit(Job(secrets.token_hex(8), stream, self._work(inputs), timeout_s))
@@ -85,17 +88,26 @@ class JobModel:
                 limits=self._settings.limits,
                 geometry=GeometryModel(job.id, self._settings.progress_dir),
                 programs=self._programs,
-                text=EmptyText(self._settings.preset.dit),
+                text=self._text,
                 weights=self._weights,
             )
             run_job(inputs, services, job.stream.send, job.should_stop)
 
         return work
 
+    def _start_probe(self, stream: ResponseStream) -> None:
+        # One at a time: probes pass the queue, so a crowd of them would slow down the job that runs.
+        if not self._probing.acquire(blocking=False):
+            raise JobError("UNAVAILABLE", "Another probe is under way; try again when it has ended.")
+        threading.Thread(target=self._probe, args=(stream,), daemon=True).start()
+
     def _probe(self, stream: ResponseStream) -> None:
         try:
-            probe_graph(self._settings.preset, self._programs)
+            # A reconstruction occupies its model for a minute; the job that waits for it tells that it is alive.
+            probe_graph(self._settings.preset, self._programs, with_geometry=not self._queue.is_busy())
             stream.send(Done(seed=0, timings_s={}, provenance={"probe": True, "weights": dict(self._weights)}))
             stream.finish(None)
         except Exception as error:
             stream.fail(JobError.of(error))
+        finally:
+            self._probing.release()

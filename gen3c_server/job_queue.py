@@ -71,7 +71,7 @@ class JobQueue:
         with self._changed:
             if self._closed or self._drain_token.exists():
                 raise JobError("UNAVAILABLE", "The server is shutting down; try another one, or again later.")
-            if len(self._waiting) >= self._limit and len(self._running) >= self._workers:
+            if len(self._waiting) + len(self._running) >= self._limit + self._workers:
                 raise JobError(
                     "UNAVAILABLE",
                     f"The server is busy: {len(self._running)} job(s) running and {len(self._waiting)} waiting, "
@@ -79,9 +79,14 @@ class JobQueue:
                 )
             ahead = len(self._waiting) + len(self._running)
             job.stream.send(Progress(stage="queued", step=0, total=ahead, message=f"{ahead} job(s) ahead"))
-            (self._jobs_dir / job.id).touch()
+            _touch(self._jobs_dir / job.id)
             self._waiting.append(job)
             self._changed.notify_all()
+
+    def is_busy(self) -> bool:
+        """Whether a job is running."""
+        with self._changed:
+            return bool(self._running)
 
     def close(self, timeout_s: float) -> None:
         """Stop everything and wait for the threads."""
@@ -144,13 +149,25 @@ class JobQueue:
     def _stop(self, job: Job, reason: JobError) -> None:
         if job.stop_reason is None:
             job.stop_reason = reason
-            (self._cancel_dir / job.id).touch()
+            _touch(self._cancel_dir / job.id)
 
     def _forget(self, job: Job) -> None:
         with self._changed:
             self._running.discard(job)
-        (self._cancel_dir / job.id).unlink(missing_ok=True)
-        (self._jobs_dir / job.id).unlink(missing_ok=True)
+        for folder in (self._cancel_dir, self._jobs_dir):
+            try:
+                (folder / job.id).unlink(missing_ok=True)
+            except OSError:
+                logger.exception("job %s: its file in %s stays", job.id, folder.name)
+
+
+def _touch(path: Path) -> None:
+    """Leave a token for others. The queue goes on without it: a full disk must not end cancellation for all jobs."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError:
+        logger.exception("the token %s cannot be written", path.name)
 
 
 def _shutting_down() -> JobError:

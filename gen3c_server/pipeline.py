@@ -181,5 +181,6 @@ class _Meter:
         for table, key in ((self.timings, stage), (self._parts, name)):
             table[key] = table.get(key, 0.0) + now - self._last
         self._last = now
-        eta = self._parts[name] / step * (total - step) if step else None
+        # What a part has left says little of its stage.
+        eta = self._parts[name] / step * (total - step) if step and not part else None
         self._emit(Progress(stage=cast(Stage, stage), step=step, total=total, eta_s=eta, message=part), None)

@@ -5,7 +5,7 @@ import torch
 from gen3c.conditioning import Cameras, ConditionOptions
 from gen3c.fusion import Pool
 from gen3c.generator.rollout import Programs
-from gen3c.generator.signatures import DIT, symbols
+from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbols
 from gen3c.geometry.types import Frames
 from gen3c.presets import Preset
 from gen3c.scene import SourceView
@@ -14,8 +14,8 @@ from gen3c_server import bls, geometry_wire
 PROBE_PROVIDER = "probe"  # the geometry model answers it at once, with nothing
 
 
-def probe_graph(preset: Preset, programs: Programs) -> None:
-    """Call every model once with blank tensors; raises the first error."""
+def probe_graph(preset: Preset, programs: Programs, *, with_geometry: bool) -> None:
+    """Call every model of the server once with blank tensors; raises the first error."""
     height, width = preset.height, preset.width
     blank = torch.zeros(height, width)
     view = SourceView(torch.zeros(3, height, width), blank, blank, torch.eye(4), torch.eye(3))
@@ -25,7 +25,10 @@ def probe_graph(preset: Preset, programs: Programs) -> None:
     programs.conditioner(view, cameras, ConditionOptions(), Pool.empty(preset.latent_shape))
     sizes = symbols(preset)
     latent = programs.dit({spec.name: torch.ones(spec.sizes(sizes)) for spec in DIT.inputs})["OUT"]
-    programs.video_decoder({"LATENT": latent})
+    bls.LeafProgram(VIDEO_DECODER)({"LATENT": latent})
+    bls.LeafProgram(VIDEO_ENCODER)({"VIDEO": torch.zeros(1, 3, 1, height, width)})
+    if not with_geometry:
+        return
     frames = Frames(
         torch.zeros(1, 16, 16, 3, dtype=torch.uint8), torch.tensor([[16, 16]], dtype=torch.int32), ("probe",)
     )

@@ -23,6 +23,7 @@ class Programs:
     video_encoder: Program
     video_decoder: Program
     conditioner: Conditioner
+    seed_frames: int | None = 1  # frames that the encoder takes for the first picture; None: a whole chunk's only
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def rollout(
             scene.views, chunk_cameras, programs.conditioner, preset.latent_shape, options.condition, part.watch
         )
         condition = ChunkCondition(
-            seed_latent=encode_seed(programs.video_encoder, seed_frame, preset.chunk_frames),
+            seed_latent=encode_seed(programs.video_encoder, seed_frame, programs.seed_frames or preset.chunk_frames),
             cache=views.cache,
             text=text,
             negative_text=negative_text,

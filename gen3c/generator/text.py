@@ -26,6 +26,6 @@ class EmptyText:
         if prompt.strip():
             raise InvalidInputError(
                 f"prompt is {prompt!r}, but this deployment has no text encoder; legal is an empty prompt.",
-                field="prompt",
+                field="spec.prompt",
             )
         return torch.zeros(self._shape)

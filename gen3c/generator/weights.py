@@ -78,7 +78,7 @@ def find_weights(
     path = (directory or PACKAGED / preset.name) / name
     if path.is_file():
         return path, Provenance(name, _sha256(path))
-    if directory is None and untrained_seed is not None:
+    if directory is None and untrained_seed is not None and preset.may_be_untrained:
         return None, Provenance(f"untrained weights (seed {untrained_seed})")
     raise InvalidInputError(
         f"There is no {name} in {path.parent}; legal is a directory that holds the checkpoints of {preset.name}.",

@@ -17,8 +17,8 @@ BT709 = 1  # ITU-T H.273 code of matrix, primaries and transfer
 LIMITED_RANGE = 1
 # x264's output depends on how many threads share a picture, not on how many cores there are: fixed, it is reproducible.
 ENCODER_THREADS = 4
-# With B-frames, the lookahead of the x264 that PyAV 18 ships lets memory contents into its decisions: of 25 encodings of
-# one noisy clip up to 12 differed, also on one thread. Without them 150 of 150 were equal.
+# With B-frames, the lookahead of the x264 that PyAV 18 ships lets memory contents into its decisions: of 25 encodings
+# of one noisy clip up to 12 differed, also on one thread. Without them 150 of 150 were equal.
 B_FRAMES = 0
 
 
@@ -93,7 +93,7 @@ class VideoWriter:
 
     def close(self) -> None:
         """Drop the file. Does nothing after finish()."""
-        if self._path.exists():
+        if self._path.parent.exists():  # the file itself appears with the first packet only
             self._container.close()
             self._folder.cleanup()
 

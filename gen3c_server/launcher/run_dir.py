@@ -102,7 +102,7 @@ class RunDirectory:
             self._remove_ours()
 
     def _remove_ours(self) -> None:
-        for name in ("backends", "lib", "jobs", "cancel"):
+        for name in ("backends", "lib", "jobs", "cancel", "progress", "tmp"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         self.drain.unlink(missing_ok=True)
 
@@ -114,6 +114,10 @@ def server_environment(prefix: Path, library_path: Path, run_dir: Path, extra: d
     environment["LD_LIBRARY_PATH"] = f"{library_path}:{inherited}" if inherited else str(library_path)
     environment["PATH"] = f"{prefix / 'bin'}:{environment.get('PATH', os.defpath)}"
     environment[VARIABLE] = str(run_dir)
+    # What models write and a kill would leave behind goes away with the run directory.
+    scratch = run_dir / "tmp"
+    scratch.mkdir(exist_ok=True)
+    environment["TMPDIR"] = str(scratch)
     # Several models share the cores. OpenMP threads that spin while they wait take them from whoever works: measured
     # 10 to 30 times slower as soon as anything else runs.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")

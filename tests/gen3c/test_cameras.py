@@ -79,6 +79,19 @@ def test_a_path_through_its_own_target_is_refused() -> None:
             camera_path("zoom_in", 2, torch.eye(4), distance=distance)
 
 
+@pytest.mark.parametrize(("kind", "rotation"), [("zoom_out", "trajectory_aligned"), ("zoom_in", "center_facing")])
+@pytest.mark.parametrize("distance", [1.1, 1.25, 2.0])
+def test_no_path_turns_the_camera_round(kind: str, rotation: str, distance: float) -> None:
+    with pytest.raises(InvalidInputError, match="reaches or passes"):
+        camera_path(kind, 25, torch.eye(4), rotation=rotation, distance=distance)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rotation", ["center_facing", "no_rotation", "trajectory_aligned"])
+def test_every_path_within_the_centre_depth_is_rigid(kind: str, rotation: str) -> None:
+    check_cameras(camera_path(kind, 25, torch.eye(4), rotation=rotation, distance=0.95), K.expand(25, -1, -1), "test")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gen3c.cache3d import render
-from gen3c.conditioning import ChunkViews, Cameras, ConditionOptions, Contribution, ViewConditioner, pool_views
+from gen3c.conditioning import Cameras, ChunkViews, ConditionOptions, Contribution, ViewConditioner, pool_views
 from gen3c.errors import CancelledError
 from gen3c.fusion import FUSION_MODES, Pool, ViewLatents, cell_coverage, fold
 from gen3c.generator.local import LocalProgram

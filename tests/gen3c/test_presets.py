@@ -41,7 +41,7 @@ def test_other_numbers_are_refused_with_the_nearest_legal_ones(frames: int, lega
     assert str(caught.value) == (
         f"num_frames is {frames}, but preset tiny makes 25 + k*24 frames; the nearest legal count is {legal}."
     )
-    assert caught.value.field == "num_frames"
+    assert caught.value.field == "spec.num_frames"
 
 
 def test_presets_have_sizes_that_the_networks_can_take() -> None:

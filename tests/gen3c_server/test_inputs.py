@@ -77,8 +77,8 @@ STRETCHED[5, :3, :3] *= 1.1
     [
         ({}, {"MEDIA": []}, "MEDIA", "no media"),
         ({"preset": "gen3c-7b"}, {}, "spec.preset", "serves 'tiny'"),
-        ({"num_frames": 30}, {}, "num_frames", "25 or 49"),
-        ({"num_frames": 7}, {}, "num_frames", "nearest legal count is 25"),
+        ({"num_frames": 30}, {}, "spec.num_frames", "25 or 49"),
+        ({"num_frames": 7}, {}, "spec.num_frames", "nearest legal count is 25"),
         ({"num_frames": 24 * 100 + 1}, {}, "spec.num_frames", "makes 1211"),
         ({"names": ["a", "b"]}, {}, "spec.names", "2 names for 1"),
         ({"geometry": {"provider": "file"}}, {}, "GEOMETRY", "not given"),
@@ -88,6 +88,14 @@ STRETCHED[5, :3, :3] *= 1.1
         ({}, {"CAMERAS_K": torch.zeros(25, 3, 3)}, "CAMERAS_W2C", "None"),
         ({}, {"CAMERAS_W2C": NAN_POSES}, "CAMERAS_W2C", "camera 3 is not finite"),
         ({}, {"CAMERAS_W2C": STRETCHED}, "CAMERAS_W2C", "camera 5 is not rigid"),
+        ({"path": {"kind": "zoom_in", "distance": 1.5}}, {}, "spec.path.distance", "reaches or passes"),
+        (
+            {"cameras": {"width": 1280, "height": 704, "poses": [{"w2c": poses(1)[0].tolist(), "K": K.tolist()}] * 25}},
+            {},
+            "spec.cameras.width",
+            "1280x704",
+        ),
+        ({}, {"CAMERAS_W2C": poses(25), "CAMERAS_K": -K.expand(25, 3, 3)}, "CAMERAS_K", "positive focal"),
         ({"path": {}}, {"CAMERAS_W2C": poses(25)}, "CAMERAS_W2C", "one of them"),
         ({"num_frames": 49}, {"CAMERAS_W2C": poses(25)}, "spec.num_frames", "25 poses"),
         (

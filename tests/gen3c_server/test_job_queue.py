@@ -96,6 +96,31 @@ def test_a_full_line_refuses_with_the_figure(queue: JobQueue) -> None:
         recorder.cancelled = True
 
 
+def test_a_burst_is_not_admitted_before_the_worker_has_looked(queue: JobQueue) -> None:
+    admitted: list[Recorder] = []
+    refused = 0
+    for i in range(30):
+        try:
+            admitted.append(submit(queue, work_until_stopped, f"job{i}"))
+        except JobError:
+            refused += 1
+    assert len(admitted) == 3  # one runs, two wait
+    assert refused == 27
+    for recorder in admitted:
+        recorder.cancelled = True
+
+
+def test_a_lost_token_folder_costs_no_cancellation(queue: JobQueue, run_dir: Path) -> None:
+    (run_dir / "cancel").rmdir()
+    for name in ("a", "b"):
+        recorder = submit(queue, work_until_stopped, name)
+        time.sleep(0.15)
+        recorder.cancelled = True
+        error = recorder.wait()
+        assert error is not None
+        assert error.code == "CANCELLED"
+
+
 def test_cancelling_a_running_job_stops_it_and_tells_other_models(queue: JobQueue, run_dir: Path) -> None:
     seen_token = threading.Event()
 

@@ -61,7 +61,7 @@ def test_a_config_is_one_of_triton(model: str) -> None:
     assert parsed.name in ("", model)
     assert parsed.max_batch_size == 0
     assert (REPOSITORY / model / "1" / "model.py").is_file()
-    assert parsed.model_transaction_policy.decoupled == (model in ("gen3c", "geometry"))
+    assert parsed.model_transaction_policy.decoupled == (model == MODEL_NAME)
 
 
 def test_there_is_a_model_for_every_service_and_program() -> None:
@@ -124,7 +124,6 @@ def test_the_geometry_model_declares_what_is_sent() -> None:
     assert tuple(tensor.name for tensor in parsed.output) == geometry_wire.OUTPUTS
     geometry = Geometry(torch.ones(1, 32, 48), torch.ones(1, 32, 48), torch.eye(4)[None], torch.eye(3)[None])
     check(parsed.output, geometry_wire.pack_result(geometry))
-    check(parsed.output, geometry_wire.pack_progress(geometry_wire.GeometryProgress("matching", 1, 2)))
 
 
 def test_the_job_model_declares_the_contract() -> None:

@@ -51,7 +51,7 @@ def test_an_empty_deployment_file_changes_nothing(tmp_path: Path, text: str) -> 
     ],
 )
 def test_a_wrong_deployment_file_is_refused_by_key_and_value(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ValueError, match="The deployment file deployment.yaml is") as caught:
+    with pytest.raises(ValueError, match=r"The deployment file deployment\.yaml is") as caught:
         Deployment.load(deployment(tmp_path, text))
     assert said in str(caught.value)
     assert str(tmp_path) not in str(caught.value)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,21 +103,26 @@ def frames() -> Frames:
 
 @pytest.mark.parametrize("file", [None, b"npz", b""])
 def test_a_call_of_the_geometry_model(file: bytes | None) -> None:
-    options = geometry_wire.GeometryOptions("sfm", seed=7, cancel_token="abc")
+    options = geometry_wire.GeometryOptions("sfm", seed=7, job="abc")
     wire = geometry_wire.pack_call(frames(), options, file)
     got = geometry_wire.unpack_call(sent(wire))
     assert all(same(a, b) for a, b in zip(got, (frames(), options, file), strict=True))
 
 
-def test_progress_and_the_result_of_the_geometry_model_are_told_apart() -> None:
-    progress = geometry_wire.GeometryProgress("matching", 3, 12)
-    wire = geometry_wire.pack_progress(progress)
-    assert set(wire) <= set(geometry_wire.OUTPUTS)
-    assert geometry_wire.unpack_response(sent(wire)) == progress
-
+def test_a_result_of_the_geometry_model() -> None:
     depth = torch.rand(2, 32, 48)
     w2c, K = torch.stack([walls.pose(0), walls.pose(10)]), walls.intrinsics().repeat(2, 1, 1)
     geometry = Geometry(depth, depth / 2, w2c, K, {"provider": "sfm", "error_px": 0.5}, ("few matches.",))
-    answer = geometry_wire.pack_result(geometry)
-    assert tuple(answer) == geometry_wire.OUTPUTS
-    assert same(geometry_wire.unpack_response(sent(answer)), geometry)
+    wire = geometry_wire.pack_result(geometry)
+    assert tuple(wire) == geometry_wire.OUTPUTS
+    assert same(geometry_wire.unpack_result(sent(wire)), geometry)
+
+
+def test_progress_of_the_geometry_model_is_the_last_that_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "job"
+    assert geometry_wire.read_progress(path) is None
+    for step in (3, 4):
+        progress = geometry_wire.GeometryProgress("matching", step, 12)
+        geometry_wire.write_progress(path, progress)
+        assert geometry_wire.read_progress(path) == progress
+    assert list(tmp_path.iterdir()) == [path]
