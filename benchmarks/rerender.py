@@ -46,7 +46,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-frames", type=int, default=defaults.max_frames)
     parser.add_argument("--min-confidence", type=float, default=0.3, help="of points that are used, in [0,1]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder for the pictures: truth, re-render, error, coverage")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/rerender"),
+        help="folder for the pictures: truth, re-render, error, coverage",
+    )
     return parser.parse_args()
 
 
@@ -132,8 +137,9 @@ def main() -> None:
     _, kept = without(media.frames, arguments.hold_out)
     for index, covered in zip(kept, result.covered_by, strict=True):
         print(f"view {index} ({media.frames.names[index]}): coverage={float(covered.float().mean()):.4f}")
-    if arguments.out:
-        save_picture(arguments.out / f"hold_out_{arguments.hold_out}.png", truth, result)
+    picture = arguments.out / f"hold_out_{arguments.hold_out}.png"
+    save_picture(picture, truth, result)
+    print(f"truth, re-render, error and coverage side by side: {picture}")
     coverage = float(result.covered.float().mean())
     score = psnr(truth, result.image, result.covered) if coverage > 0 else float("nan")
     print(f"psnr={score:.2f} coverage={coverage:.4f}")
