@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gen3c.cameras import unproject
+from gen3c.errors import InvalidInputError
 from gen3c.foreground import mask_foreground
 from gen3c.splat import Warp, forward_warp
 
@@ -24,6 +25,7 @@ class CachedView:
     points: Tensor  # [h,w,3] world
     mask: Tensor  # [1,h,w] bool: points that may be rendered
     boundary: Tensor  # [h,w] bool: next to a depth jump, where foreground masking builds its mesh
+    known: Tensor  # [h,w] bool: points that have a place at all
 
 
 def reliable_mask(
@@ -93,7 +95,7 @@ def cache_view(
     usable = (depth > 0) & (confidence > 0) & (confidence >= min_confidence)
     mask = usable[None] & smooth if reliability is not None else usable[None]
     points = unproject(depth[None], w2c[None], K[None])[0]
-    return CachedView(image, points, mask, ~smooth[0])
+    return CachedView(image, points, mask, ~smooth[0], depth > 0)
 
 
 def render(
@@ -116,7 +118,8 @@ def render(
         )
         if foreground_masking:
             boundary = view.boundary.expand(n, -1, -1)
-            warp = mask_foreground(warp, points, boundary, cameras, intrinsics)
+            known = view.known.expand(n, -1, -1)
+            warp = mask_foreground(warp, points, boundary, cameras, intrinsics, known)
         parts.append(warp)
     return Warp(
         torch.cat([p.image for p in parts]),
@@ -127,9 +130,15 @@ def render(
 
 
 def center_depth(depth: Tensor, confidence: Tensor) -> float:
-    """The scene's unit of length: median depth [h,w] over view 0's confident pixels (the better half)."""
+    """The scene's unit of length: median depth [h,w] over view 0's confident pixels (the better half).
+
+    Raises InvalidInputError if there is none.
+    """
     known = (depth > 0) & (confidence > 0)
     if not known.any():
-        return 1.0
+        raise InvalidInputError(
+            "View 0 has no pixel of known depth, which gives the scene its unit of length; put another view first, or "
+            "take views that overlap more."
+        )
     level = confidence[known].median()
     return float(depth[known & (confidence >= level)].median())

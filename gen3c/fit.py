@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
+from gen3c.holes import fill_holes
 
 FitMode = Literal["crop", "pad", "stretch"]
 
@@ -23,7 +24,7 @@ SAME_SURFACE = 0.05
 class FittedView:
     """A view on the output raster."""
 
-    image: Tensor  # [3,H,W] float32 in [-1,1]; -1 outside the picture
+    image: Tensor  # [3,H,W] float32 in [-1,1]; outside the picture, colours of its rim
     depth: Tensor  # [H,W] float32, 0 where unknown and outside the picture
     confidence: Tensor  # [H,W] float32 in [0,1]; 0 where unknown and outside
     K: Tensor  # [3,3] float32, pixels of the output raster
@@ -86,14 +87,18 @@ class Fit:
         return torch.tensor([[sx, 0, shift[0]], [0, sy, shift[1]], [0, 0, 1]], dtype=K.dtype) @ K
 
     def image(self, pixels: Tensor) -> Tensor:
-        """Resample [h,w,3] uint8, antialiased -> [3,H,W] float32 in [-1,1], -1 outside."""
+        """Resample [h,w,3] uint8, antialiased -> [3,H,W] float32 in [-1,1].
+
+        Outside the picture its colours run on: a video that starts from black bars would keep them.
+        """
         left, top, right, bottom = self.tile
         resized = Image.fromarray(pixels.contiguous().numpy()).resize(
             (right - left, bottom - top), Image.Resampling.BICUBIC, box=self.box
         )
-        out = torch.full((3, *self.target), -1.0)
+        out, inside = torch.zeros(3, *self.target), torch.zeros(self.target, dtype=torch.bool)
         out[:, top:bottom, left:right] = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 127.5 - 1
-        return out
+        inside[top:bottom, left:right] = True
+        return fill_holes(out[None], inside[None, None])[0]
 
     def depth(self, depth: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """Resample depth and confidence [h,w] -> both [H,W], 0 where unknown and outside.

@@ -4,6 +4,8 @@ Where depth jumps, neighbouring points of one surface move apart in the target v
 them. GEN3C meshes the neighbourhood of depth jumps at a quarter of the resolution, casts a ray through every target
 pixel, and drops what was splatted behind that mesh (gen3c.md 2.6). A triangle only meets the rays inside its own
 projection, so each one is tested against its bounding box instead of all rays against all triangles.
+
+Points of unknown depth lie nowhere: GEN3C, whose depth is complete, has none; here no mesh touches them.
 """
 
 import torch
@@ -19,17 +21,24 @@ _EPSILON = 1e-8
 _PAIRS_AT_ONCE = 1 << 21  # (triangle, pixel) tests held in memory together
 
 
-def boundary_mesh(camera_points: Tensor, boundary: Tensor) -> tuple[Tensor, Tensor]:
+def boundary_mesh(
+    camera_points: Tensor,  # [h,w,3] in the target camera
+    boundary: Tensor,  # [h,w] bool
+    known: Tensor | None = None,  # [h,w] bool: points of known depth; default: all
+) -> tuple[Tensor, Tensor]:
     """The mesh around depth jumps of one view.
 
-    camera_points [h,w,3] in the target camera, boundary [h,w] bool. Gives vertices [n,3] (only those in use, in grid
-    order) and faces [m,3] int64: all (top left, top right, bottom left), then all (top right, bottom right,
-    bottom left) triangles of the cells with a boundary corner.
+    Gives vertices [n,3] (only those in use, in grid order) and faces [m,3] int64: all (top left, top right, bottom
+    left), then all (top right, bottom right, bottom left) triangles of the cells with a boundary corner and four
+    corners of known depth. A vertex mixes up to 2x2 points; its depth is known if that of each of them is.
     """
     size = (camera_points.shape[0] // MESH_STRIDE, camera_points.shape[1] // MESH_STRIDE)
     grid = F.interpolate(camera_points.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False)[0]
     marked = F.interpolate(boundary[None, None].float(), size, mode="nearest")[0, 0] > 0
     cells = marked[:-1, :-1] | marked[:-1, 1:] | marked[1:, :-1] | marked[1:, 1:]
+    if known is not None:
+        touched = F.interpolate((~known)[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0] > 0
+        cells &= ~(touched[:-1, :-1] | touched[:-1, 1:] | touched[1:, :-1] | touched[1:, 1:])
     row, column = cells.nonzero(as_tuple=True)
     top_left = row * size[1] + column
     top_right, bottom_left, bottom_right = top_left + 1, top_left + size[1], top_left + size[1] + 1
@@ -85,12 +94,13 @@ def mask_foreground(
     boundary: Tensor,  # [b,h,w] bool: unreliable depth
     w2c: Tensor,  # [b,4,4] target cameras
     K: Tensor,  # [b,3,3]
+    known: Tensor | None = None,  # [b,h,w] bool: points of known depth; default: all
 ) -> Warp:
     """Empty every target pixel whose splatted depth lies behind the boundary mesh of its own view."""
     height, width = warp.image.shape[-2:]
     hidden = torch.zeros_like(warp.coverage, dtype=torch.bool)
     for i, camera_points in enumerate(to_camera(points, w2c)):
-        vertices, faces = boundary_mesh(camera_points, boundary[i])
+        vertices, faces = boundary_mesh(camera_points, boundary[i], None if known is None else known[i])
         rays = unit_rays(height, width, K[i])
         mesh_z = nearest_hit(vertices[faces], rays, K[i]) * rays[..., 2]
         hidden[i, 0] = (mesh_z > 0) & (mesh_z + OCCLUSION_MARGIN < warp.depth[i, 0])

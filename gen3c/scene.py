@@ -14,7 +14,7 @@ from gen3c.geometry.types import Frames, Geometry
 class SourceView:
     """One view on the output raster. View 0's camera is the identity; lengths are in centre depths of view 0."""
 
-    image: Tensor  # [3,h,w] float in [-1,1]
+    image: Tensor  # [3,h,w] float in [-1,1]; outside the picture (fit "pad"), colours of its rim
     depth: Tensor  # [h,w] z-depth, 0 = unknown
     confidence: Tensor  # [h,w] in [0,1]
     w2c: Tensor  # [4,4]
@@ -47,7 +47,10 @@ class Scene:
 
 
 def build_scene(frames: Frames, geometry: Geometry, size: tuple[int, int], fit: FitMode) -> Scene:
-    """Fit every view to the raster of `size` (height, width) and normalise frame and unit."""
+    """Fit every view to the raster of `size` (height, width) and normalise frame and unit.
+
+    Raises InvalidInputError if view 0 has no depth, or for an unknown fit.
+    """
     unit = center_depth(geometry.depth[0], geometry.confidence[0])
     scene = Scene((), unit, geometry.w2c[0])
     poses = scene.from_world(geometry.w2c)

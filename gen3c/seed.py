@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gen3c.cache3d import render
 from gen3c.conditioning import Cameras
+from gen3c.holes import fill_holes
 from gen3c.scene import Scene
 from gen3c.splat import EMPTY
 
@@ -41,20 +41,3 @@ def composite(scene: Scene, w2c: Tensor, K: Tensor, min_confidence: float) -> tu
         image = torch.where(wins, warp.image, image)
         nearest = torch.where(wins, warp.depth, nearest)
     return image, torch.isfinite(nearest)
-
-
-def fill_holes(image: Tensor, covered: Tensor) -> Tensor:
-    """Holes of image [1,3,h,w] take the mean colour of the finest surroundings that have one (push-pull pyramid).
-
-    An image without any covered pixel becomes grey (0).
-    """
-    if bool(covered.all()):
-        return image
-    if image.shape[2:].numel() == 1:
-        return torch.zeros_like(image)
-    weight = covered.float()
-    share = F.avg_pool2d(weight, 2, ceil_mode=True)
-    coarse = F.avg_pool2d(image * weight, 2, ceil_mode=True) / share.clamp(min=1e-6)
-    filled = fill_holes(coarse, share > 0)
-    back = F.interpolate(filled, image.shape[2:], mode="bilinear", align_corners=False)
-    return torch.where(covered, image, back)

@@ -34,7 +34,8 @@ class GeometryModel:
             frames, options, file = geometry_wire.unpack_call(request_values(request))
             if options.provider == PROBE_PROVIDER:
                 return _response({"INFO": [b"{}"]})
-            return _response(geometry_wire.pack_result(_estimate(frames, options, file, self._watch(options.job))))
+            watch, max_pixels = self._watch(options.job), self._settings.limits.pixels
+            return _response(geometry_wire.pack_result(_estimate(frames, options, file, watch, max_pixels)))
         except Exception as error:
             return error_response(error)
 
@@ -54,12 +55,12 @@ class GeometryModel:
         return Watch(cancel.exists, report)
 
 
-def _estimate(frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch) -> Geometry:
+def _estimate(frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch, max_pixels: int) -> Geometry:
     match options.provider:
         case "sfm":
             return sfm.estimate(frames, watch, seed=options.seed)
         case "file" if file is not None:
-            return files.read_geometry(file, frames)
+            return files.read_geometry(file, frames, max_pixels=max_pixels)
         case _:
             legal = "'sfm', or 'file' with GEOMETRY"
             raise InvalidInputError(f"provider is {options.provider!r}; legal: {legal}.", "spec.geometry.provider")

@@ -56,9 +56,9 @@ class Selection(_Strict):
     """
 
     method: SelectMethod = "all"
-    step_size: int = Field(1, ge=1, description="frames between two views, method first-max")
-    frame_interval: int = Field(30, ge=1, description="frames between two views, method interval")
-    max_frames: int = Field(10, ge=1, description="views per video at most")
+    step_size: int = Field(1, ge=1, le=1_000_000, description="frames between two views, method first-max")
+    frame_interval: int = Field(30, ge=1, le=1_000_000, description="frames between two views, method interval")
+    max_frames: int = Field(10, ge=1, le=10_000, description="views per video at most")
 
 
 class NamedPath(_Strict):

@@ -1,8 +1,6 @@
 """Geometry from a file: an npz with depth, w2c and K of every view (docs/contract.md)."""
 
-import io
-import zipfile
-import zlib
+import math
 
 import numpy as np
 import torch
@@ -11,96 +9,103 @@ from torch.nn import functional as F
 
 from gen3c.cameras import check_cameras
 from gen3c.errors import InvalidInputError
-from gen3c.geometry.types import Frames, Geometry
+from gen3c.geometry.npz import FIELD, Header, NpzReader
+from gen3c.geometry.types import Frames, Geometry, empty_like_frames
 
-FIELD = "GEOMETRY"
-MAX_UNPACKED_BYTES = 4 * 2**30  # a zip of zeros grows a thousandfold
+MAX_UNPACKED_BYTES = 4 * 2**30  # bounds the time that reading takes
 ASPECT_TOLERANCE = 0.02  # of width/height between a file's raster and the picture's
 
 
-def read_geometry(data: bytes, frames: Frames) -> Geometry:
+def read_geometry(data: bytes, frames: Frames, *, max_pixels: int = 100_000_000) -> Geometry:
     """Depth [n,h,w], w2c [n,4,4], K [n,3,3], optional confidence [n,h,w] and sizes [n,2], for the n frames in order.
 
-    The file's raster may have another resolution than the frames, not another aspect. `sizes` tells height and width
-    of each picture inside a common raster; without it every picture fills the raster. Depth is z-depth, 0 or not
-    finite where unknown; pixel centres are integers. Raises InvalidInputError naming the array.
+    The file's raster may have another resolution than the frames, not another aspect, and at most `max_pixels` pixels.
+    `sizes` tells height and width of each picture inside a common raster; without it every picture fills the raster.
+    Depth is z-depth, 0 or not finite where unknown; pixel centres are integers. Memory beyond the result does not grow
+    with n. Raises InvalidInputError naming the array.
     """
-    arrays = _load(data)
-    depth = _array(arrays, "depth", 3)
+    file = NpzReader(data)
+    depth = _raster(file, "depth", (None, None, None), max_pixels)
     n, h, w = depth.shape
     if n != len(frames):
         raise InvalidInputError(f"The geometry has {n} views for {len(frames)} selected frames; legal: as many.", FIELD)
-    confidence = _array(arrays, "confidence", 3, (n, h, w)) if "confidence" in arrays else np.ones_like(depth)
-    w2c = torch.from_numpy(_array(arrays, "w2c", 3, (n, 4, 4)))
-    K = torch.from_numpy(_array(arrays, "K", 3, (n, 3, 3)))
+    confidence = _raster(file, "confidence", (n, h, w), max_pixels) if "confidence" in file else None
+    unpacked = depth.size + (confidence.size if confidence is not None else 0)
+    if unpacked > MAX_UNPACKED_BYTES:
+        raise InvalidInputError(f"The geometry unpacks to {unpacked} bytes; legal: {MAX_UNPACKED_BYTES}.", FIELD)
+    w2c = torch.from_numpy(file.read(file.header("w2c", (n, 4, 4))))
+    K = torch.from_numpy(file.read(file.header("K", (n, 3, 3))))
     check_cameras(w2c, K, FIELD)
-    sizes = _array(arrays, "sizes", 2, (n, 2)).astype(int) if "sizes" in arrays else np.full((n, 2), (h, w))
-    if (sizes < 1).any() or (sizes > (h, w)).any():
-        raise InvalidInputError(f"sizes of the geometry are {sizes.tolist()}; legal: 1..{h} and 1..{w}.", FIELD)
+    sizes = _sizes(file, n, h, w, frames)
 
-    known = np.isfinite(depth) & (depth > 0)
-    known_depth = torch.from_numpy(np.where(known, depth, 0))
-    trusted = torch.from_numpy(np.where(known, np.nan_to_num(confidence).clip(0, 1), 0))
-    out_depth, out_confidence = (torch.zeros(frames.pixels.shape[:3]) for _ in range(2))
-    out_K = K.clone()
-    for i in range(n):
-        height, width = (int(v) for v in frames.sizes[i])
-        file_h, file_w = (int(v) for v in sizes[i])
+    out_depth, out_confidence = empty_like_frames(frames)
+    for i, values in enumerate(file.slices(depth)):
+        known = np.where(np.isfinite(values) & (values > 0), values, 0)
+        _place(known, sizes[i], out_depth[i], frames.sizes[i])
+        if i == 0 and not bool((out_depth[0] > 0).any()):
+            raise InvalidInputError("The geometry knows no depth of view 0; legal: finite depth above 0.", FIELD)
+    if confidence is not None:
+        for i, values in enumerate(file.slices(confidence)):
+            _place(np.nan_to_num(values).clip(0, 1), sizes[i], out_confidence[i], frames.sizes[i])
+        out_confidence[out_depth == 0] = 0
+    else:
+        out_confidence = (out_depth > 0).float()
+    out_K = torch.stack([_rescaled(K[i], frames.sizes[i], sizes[i]) for i in range(n)])
+    return Geometry(out_depth, out_confidence, w2c, out_K, {"provider": "file"})
+
+
+def _raster(file: NpzReader, name: str, shape: tuple[int | None, ...], max_pixels: int) -> Header:
+    """The header of depth or confidence, if what has to be in memory at once is small enough."""
+    header = file.header(name, shape)
+    _, h, w = header.shape
+    if h * w > max_pixels:
+        raise InvalidInputError(
+            f"{name} of the geometry has {w}x{h} = {w * h} pixels a view; legal: {max_pixels}.", FIELD
+        )
+    pixels = math.prod(header.shape)
+    if header.fortran_order and pixels > max_pixels:
+        raise InvalidInputError(
+            f"{name} of the geometry is in Fortran order and has {pixels} pixels in all; legal: {max_pixels}, or C "
+            "order (numpy.ascontiguousarray).",
+            FIELD,
+        )
+    return header
+
+
+def _sizes(file: NpzReader, n: int, h: int, w: int, frames: Frames) -> list[tuple[int, int]]:
+    """Height and width of every picture on the file's raster."""
+    if "sizes" not in file:
+        sizes = [(h, w)] * n
+    else:
+        given = file.read(file.header("sizes", (n, 2)))
+        if not ((given >= 1) & (given <= (h, w))).all():
+            raise InvalidInputError(f"sizes of the geometry are {given.tolist()}; legal: 1..{h} and 1..{w}.", FIELD)
+        sizes = [(int(height), int(width)) for height, width in given]
+    for i, (file_h, file_w) in enumerate(sizes):
+        height, width = frames.sizes[i].tolist()
         if abs(file_w / file_h * height / width - 1) > ASPECT_TOLERANCE:
             raise InvalidInputError(
                 f"Depth of view {i} is {file_w}x{file_h}, its picture {frames.names[i]!r} {width}x{height}; "
                 "legal: the same aspect.",
                 FIELD,
             )
-        out_depth[i, :height, :width] = _nearest(known_depth[i, :file_h, :file_w], height, width)
-        out_confidence[i, :height, :width] = _nearest(trusted[i, :file_h, :file_w], height, width)
-        out_K[i] = _rescaled(K[i], width / file_w, height / file_h)
-    if not bool((out_depth[0] > 0).any()):
-        raise InvalidInputError("The geometry knows no depth of view 0; legal: finite depth above 0.", FIELD)
-    return Geometry(out_depth, out_confidence, w2c, out_K, {"provider": "file"})
+    return sizes
 
 
-def _load(data: bytes) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_UNPACKED_BYTES:
-            raise InvalidInputError(f"The geometry unpacks to {unpacked} bytes; legal: {MAX_UNPACKED_BYTES}.", FIELD)
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if name in {"depth", "confidence", "w2c", "K", "sizes"}}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        raise InvalidInputError(
-            f"The geometry is not an npz file of plain arrays ({type(error).__name__}).", FIELD
-        ) from None
+def _place(
+    values: np.ndarray,  # type: ignore[type-arg]  # [h,w] of the file
+    file_size: tuple[int, int],
+    canvas: Tensor,  # [h,w] of the frames; written in its top left corner
+    size: Tensor,  # [2]
+) -> None:
+    """Resample a picture of the file to its frame, without mixing near and far."""
+    height, width = size.tolist()
+    picture = torch.from_numpy(values)[None, None, : file_size[0], : file_size[1]]
+    canvas[:height, :width] = F.interpolate(picture, (height, width), mode="nearest-exact")[0, 0]
 
 
-def _array(
-    arrays: dict[str, np.ndarray],  # type: ignore[type-arg]
-    name: str,
-    ndim: int,
-    shape: tuple[int, ...] | None = None,
-) -> np.ndarray:  # type: ignore[type-arg]
-    if name not in arrays:
-        raise InvalidInputError(
-            f"The geometry has no array {name!r}; legal: depth, w2c, K [, confidence, sizes].", FIELD
-        )
-    array = arrays[name]
-    if array.ndim != ndim or (shape is not None and array.shape != shape) or not array.size:
-        wanted = list(shape) if shape is not None else f"{ndim} axes"
-        raise InvalidInputError(f"{name} of the geometry has shape {list(array.shape)}; legal: {wanted}.", FIELD)
-    if array.dtype.kind not in "fiu":
-        raise InvalidInputError(f"{name} of the geometry is {array.dtype}; legal: numbers.", FIELD)
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _nearest(values: Tensor, height: int, width: int) -> Tensor:
-    """Resample [h,w] without mixing near and far."""
-    return F.interpolate(values[None, None], (height, width), mode="nearest-exact")[0, 0]
-
-
-def _rescaled(K: Tensor, sx: float, sy: float) -> Tensor:
+def _rescaled(K: Tensor, size: Tensor, file_size: tuple[int, int]) -> Tensor:
     """K after a resize: integer pixel centres move by c -> (c + .5) s - .5."""
+    sy, sx = (float(new) / old for new, old in zip(size, file_size, strict=True))
     move = torch.tensor([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]], dtype=K.dtype)
     return move @ K

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gen3c.errors import CancelledError, InvalidInputError
-from gen3c.media.types import MediaLimits, Selection, check_pixels, scaled_size
+from gen3c.media.types import MediaLimits, Selection, check_cancelled, check_pixels, scaled_size
 
 # The formats that are opened. Others of Pillow's start programs (EPS) or are too odd to be photographs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -36,7 +36,7 @@ def load_pictures(
         InvalidInputError: not a picture, broken, too large or too small.
         CancelledError: `is_cancelled` said so.
     """
-    image = _open(data, name)
+    image = _open(_PolledFile(data, lambda: check_cancelled(is_cancelled, name)), name)
     check_pixels(image.height, image.width, limits, name)
     height, width = scaled_size(image.height, image.width, max_side, name)
     try:
@@ -46,25 +46,38 @@ def load_pictures(
             image.draft(None, (2 * width, 2 * height))
             yield None, _to_rgb(image, (width, height), name)
             return
-        for index in select.indices(total):
-            if is_cancelled():
-                raise CancelledError(f"cancelled while {name} was read")
-            if index >= total:
-                return
+        wanted = select.indices(total, limits.views + 1)
+        for index in range(min(wanted[-1] + 1, total)):
+            check_cancelled(is_cancelled, name)
             image.seek(index)
-            yield index, _to_rgb(image, (width, height), name)
+            image.load()  # a frame builds on the one before it: left to a later one, this is part of one long call
+            if index in wanted:
+                yield index, _to_rgb(image, (width, height), name)
     except (InvalidInputError, CancelledError, MemoryError):
         raise
     except Exception as error:  # broken files make Pillow's decoders raise almost anything
         raise InvalidInputError(f"{name} is broken: the picture cannot be decoded completely.") from error
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+class _PolledFile(io.BytesIO):
+    """Bytes that call `poll` at every read: Pillow counts the frames of a GIF by going through the whole file."""
+
+    def __init__(self, data: bytes, poll: Callable[[], None]) -> None:
+        super().__init__(data)
+        self._poll = poll
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As in BytesIO. Raises what `poll` raises."""
+        self._poll()
+        return super().read(size)
+
+
+def _open(file: _PolledFile, name: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(file, formats=FORMATS)
     except (OSError, ValueError, SyntaxError, RuntimeError) as error:
         raise InvalidInputError(
-            f"{name} is not a picture or video that can be read ({_guess(data)}). "
+            f"{name} is not a picture or video that can be read ({_guess(file.getvalue())}). "
             "Legal: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF; MP4, MOV, WebM, MKV, AVI."
         ) from error
 

@@ -1,9 +1,10 @@
 """What media input takes and gives, and which frames of a video become views."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from gen3c.errors import InvalidInputError
+from gen3c.errors import CancelledError, InvalidInputError
 from gen3c.geometry.types import Frames
 
 SelectMethod = Literal["first", "middle", "last", "all", "interval", "first-max"]
@@ -24,7 +25,7 @@ class Selection:
     """Which frames of each video become views; still images are always taken.
 
     `all`: at most `max_frames`, evenly spread from the first to the last; `interval`: every `frame_interval`-th;
-    `first-max`: 0, step_size, 2*step_size ...; both at most `max_frames`.
+    `first-max`: 0, step_size, 2*step_size ...; both at most `max_frames`. InvalidInputError for a number below 1.
     """
 
     method: SelectMethod = "all"
@@ -32,13 +33,23 @@ class Selection:
     frame_interval: int = 30
     max_frames: int = 10
 
+    def __post_init__(self) -> None:
+        for name in ("step_size", "frame_interval", "max_frames"):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(
+                    f"{name} is {getattr(self, name)}; legal: 1 or more.", field=f"spec.select.{name}"
+                )
+
     @property
     def needs_total(self) -> bool:
         """Whether the choice depends on how many frames there are."""
         return self.method in ("middle", "last", "all")
 
-    def indices(self, total: int) -> list[int]:
-        """The chosen frames, ascending. `total` is the number of frames; only used where `needs_total`."""
+    def indices(self, total: int, at_most: int) -> list[int]:
+        """The first `at_most` of the chosen frames, ascending: the caller's bound, as `max_frames` may be anything.
+
+        `total` is the number of frames; only used where `needs_total`. Otherwise the numbers may go past the end.
+        """
         match self.method:
             case "first":
                 return [0]
@@ -47,14 +58,13 @@ class Selection:
             case "last":
                 return [total - 1]
             case "interval":
-                return [i * self.frame_interval for i in range(self.max_frames)]
+                return [i * self.frame_interval for i in range(min(self.max_frames, at_most))]
             case "first-max":
-                return [i * self.step_size for i in range(self.max_frames)]
+                return [i * self.step_size for i in range(min(self.max_frames, at_most))]
             case "all":
                 count = min(total, self.max_frames)
-                return (
-                    [0] if count == 1 else [(i * (total - 1) + (count - 1) // 2) // (count - 1) for i in range(count)]
-                )
+                gaps = max(count - 1, 1)
+                return [(i * (total - 1) + gaps // 2) // gaps for i in range(min(count, at_most))]
         raise InvalidInputError(
             f"selection method is {self.method!r}; legal: {', '.join(get_args(SelectMethod))}.",
             field="spec.select.method",
@@ -98,3 +108,9 @@ def check_pixels(height: int, width: int, limits: MediaLimits, name: str) -> Non
         raise InvalidInputError(
             f"{name} has {width}x{height} = {height * width} pixels; the limit is {limits.pixels} a picture."
         )
+
+
+def check_cancelled(is_cancelled: Callable[[], bool], name: str) -> None:
+    """Raises CancelledError if the job that reads `name` should stop."""
+    if is_cancelled():
+        raise CancelledError(f"cancelled while {name} was read")

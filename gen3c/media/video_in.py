@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gen3c.errors import CancelledError, InvalidInputError
-from gen3c.media.types import MediaLimits, Selection, check_pixels, scaled_size
+from gen3c.errors import InvalidInputError
+from gen3c.media.types import MediaLimits, Selection, check_cancelled, check_pixels, scaled_size
 
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -64,21 +64,19 @@ def load_video(
         InvalidInputError: no video, too large or small, or a selected frame cannot be decoded.
         CancelledError: `is_cancelled` said so.
     """
-    announced, truncated = _announced_frames(data, name, limits)
-    total = announced
-    wanted = select.indices(total)
+    announced, truncated = _announced_frames(data, name, limits, is_cancelled)
+    at_most = limits.views + 1  # one too many: the caller sees that the limit is passed
+    wanted = select.indices(announced, at_most)
     if select.needs_total and not truncated:
         # Packets are cheap to count, but a packet need not show a frame. Only a full decode tells, where it matters.
         decoded = _decodes_to(data, name, wanted[-1], is_cancelled)
         if decoded <= wanted[-1]:
-            total = decoded
-            wanted = select.indices(total)
-    chosen, seen = set(wanted), 0
+            wanted = select.indices(decoded, at_most)
+    seen = 0
     for index, (frame, aspect) in enumerate(_frames(data, name, 0)):
-        if is_cancelled():
-            raise CancelledError(f"cancelled while {name} was read")
+        check_cancelled(is_cancelled, name)
         seen = index + 1
-        if index in chosen:
+        if index in wanted:
             check_pixels(frame.height, frame.width, limits, name)
             if frame.is_corrupt:
                 raise InvalidInputError(f"{name} is broken: frame {index} cannot be decoded completely.")
@@ -133,16 +131,23 @@ def _frames(data: bytes, name: str, threads: int) -> Iterator[tuple[Any, float]]
             index += 1
 
 
-def _announced_frames(data: bytes, name: str, limits: MediaLimits) -> tuple[int, bool]:
+def _announced_frames(
+    data: bytes, name: str, limits: MediaLimits, is_cancelled: Callable[[], bool]
+) -> tuple[int, bool]:
     """How many packets should show a frame, and whether the index points beyond the end of the file."""
     container, stream = _open(data, name)
     with container:
         check_pixels(stream.codec_context.height, stream.codec_context.width, limits, name)
         entries = stream.index_entries
-        if any(entry.pos + entry.size > len(data) for entry in entries):
-            return len(entries), True
+        for entry in entries:
+            check_cancelled(is_cancelled, name)
+            if entry.pos + entry.size > len(data):
+                return len(entries), True
+        count = 0
         try:
-            count = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+            for packet in container.demux(stream):
+                check_cancelled(is_cancelled, name)
+                count += bool(packet.size and not packet.is_discard)
         except (av.FFmpegError, ValueError) as error:
             raise InvalidInputError(f"{name} is broken: its container cannot be read to the end.") from error
     if not count:
@@ -154,8 +159,7 @@ def _decodes_to(data: bytes, name: str, last: int, is_cancelled: Callable[[], bo
     """How many frames decode, at most last + 1."""
     count = 0
     for _ in _frames(data, name, 0):
-        if is_cancelled():
-            raise CancelledError(f"cancelled while {name} was read")
+        check_cancelled(is_cancelled, name)
         count += 1
         if count > last:
             break

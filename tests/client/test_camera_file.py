@@ -41,16 +41,25 @@ def test_rounded_rotations_pass(tmp_path: Path) -> None:
     load_camera_file(write(tmp_path, {"poses": [pose(m00=c, m01=-s, m10=s, m11=c)]}))
 
 
+def test_constant_entries_may_be_off_by_as_much_as_at_the_server(tmp_path: Path) -> None:
+    rounded = (np.array(K) + 9e-4 * np.eye(3, k=-1) + 9e-4 * np.diag([0, 0, 1])).tolist()
+    load_camera_file(write(tmp_path, {"poses": [{**pose(m30=9e-4, m33=1.0009), "K": rounded}]}))
+    check_camera_arrays(np.array([pose(m33=1.0009)["w2c"]]), np.array([rounded]))
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ({"poses": [pose(), pose(m00=1.01)]}, r"poses\[1\].w2c has no rotation .* is 0.0201, legal is 0.001"),
         ({"poses": [pose(m00=-1)]}, "reflection"),
         ({"poses": [pose(m33=2)]}, r"must end in the row \[0, 0, 0, 1\], got \[0.0, 0.0, 0.0, 2.0\]"),
+        ({"poses": [pose(m30=0.0011)]}, "must end in the row"),
+        ({"poses": [pose(m03=1e39)]}, r"poses\[0\].w2c has a value that is not finite"),  # in float32
         ({"poses": [pose(m03=float("nan"))]}, r"poses\[0\].w2c\[0\]\[3\]: .*finite"),
         ({"poses": [{"w2c": np.eye(3).tolist()}]}, "at least 4"),
         ({"poses": [{"w2c": EYE, "K": np.zeros((3, 3)).tolist()}]}, "positive focal lengths, got 0 and 0"),
         ({"poses": [{"w2c": EYE, "K": (np.array(K).T).tolist()}]}, r"K must end in the row \[0, 0, 1\]"),
+        ({"poses": [{"w2c": EYE, "K": [K[0], [0.0011, 200, 96], K[2]]}]}, "K must be upper triangular, got 0.0011"),
         ({"poses": [{"w2c": EYE}], "keyframes": [{"time": 0, "w2c": EYE}, {"time": 1, "w2c": EYE}]}, "not both"),
         ({}, "give either 'poses' or 'keyframes'"),
         ({"keyframes": [{"time": 0.5, "w2c": EYE}, {"time": 0.5, "w2c": EYE}]}, "must grow"),
@@ -80,6 +89,8 @@ def test_a_file_that_is_no_json_or_missing_is_a_sentence(tmp_path: Path) -> None
         (np.stack([np.eye(4)] * 2), np.array([K]), r"\[2, 3, 3\], got \[1, 3, 3\]"),
         (np.stack([np.eye(4), np.eye(4) * 2]), None, "Camera 1: w2c must end"),
         (np.eye(4)[None], -np.array([K]), "Camera 0: K needs positive"),
+        (np.full((1, 4, 4), "x"), None, "cameras_w2c must hold numbers, got <U1"),
+        (np.eye(4)[None], np.full((1, 3, 3), None), "cameras_k must hold numbers, got object"),
     ],
 )
 def test_camera_tensors_are_checked(w2c: Any, k: Any, sentence: str) -> None:

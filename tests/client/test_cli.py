@@ -79,6 +79,10 @@ def test_results_go_to_a_folder_named_after_the_first_input(run: Run, tmp_path: 
     [
         ("missing.jpg", 2, "no file, folder or glob match"),
         ("photo.jpg --frame-interval 3 --select first-max", 2, "The step of first-max is --step-size"),
+        ("photo.jpg --max-frames 10000", 0, ""),
+        ("photo.jpg --max-frames 10001", 2, "less than or equal to 10000"),
+        ("photo.jpg --select first-max --step-size 1000001", 2, "less than or equal to 1000000"),
+        ("photo.jpg --select interval --frame-interval 1000001", 2, "less than or equal to 1000000"),
         ("photo.jpg --timeout 0", 2, "--timeout must be more than 0 seconds, got 0"),
         ("photo.jpg --geometry file", 2, "needs --geometry-file"),
         ("photo.jpg --geometry sfm --geometry-file g.npz", 2, "no effect with --geometry sfm"),

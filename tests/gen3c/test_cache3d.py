@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from gen3c.cache3d import cache_view, center_depth, reliable_mask, render
+from gen3c.cache3d import CachedView, cache_view, center_depth, reliable_mask, render
+from gen3c.errors import InvalidInputError
+from gen3c.fit import FitMode, fit_view
 
 K = torch.tensor([[60.0, 0, 19.5], [0, 60, 11.5], [0, 0, 1]])
 
@@ -58,11 +60,45 @@ def test_a_frame_does_not_depend_on_how_many_are_rendered_together() -> None:
         assert together.image.shape == (9, 3, 24, 40)
 
 
+def flat_wall(hole: bool, fit: FitMode) -> tuple[CachedView, torch.Tensor]:
+    """A wall at depth 1 in a 4:3 photo, on a 16:9 raster; it may lack depth in places."""
+    depth = torch.ones(96, 128)
+    if hole:
+        depth[40:57, 31:50] = 0
+        depth[10, 90] = 0
+        depth[:, 127] = 0
+    pixels = torch.full((96, 128, 3), 180, dtype=torch.uint8)
+    intrinsics = torch.tensor([[100.0, 0, 63.5], [0, 100, 47.5], [0, 0, 1]])
+    view = fit_view(pixels, depth, torch.ones(96, 128), intrinsics, (108, 192), fit)
+    return cache_view(view.image, view.depth, view.confidence, torch.eye(4), view.K), view.K
+
+
+@pytest.mark.parametrize(("hole", "fit"), [(True, "crop"), (False, "pad"), (True, "pad")])
+@pytest.mark.parametrize("aside", [-0.15, 0.15])
+def test_unknown_depth_hides_nothing(hole: bool, fit: FitMode, aside: float) -> None:
+    """One surface without jumps: no foreground, so masking must hide nothing."""
+    view, intrinsics = flat_wall(hole, fit)
+    w2c = torch.eye(4)[None].clone()
+    w2c[0, 0, 3] = aside
+    w2c[0, 2, 3] = 0.05
+    plain, masked = (
+        render(view, w2c, intrinsics[None], (108, 192), foreground_masking=masking) for masking in (False, True)
+    )
+    assert plain.coverage.mean() > 0.5
+    assert torch.equal(masked.coverage, plain.coverage)
+    assert torch.equal(masked.image, plain.image)
+
+
 def test_center_depth_is_the_median_of_the_confident_half() -> None:
     depth = torch.tensor([[1.0, 2.0, 3.0, 50.0, 60.0, 0.0]])
     confidence = torch.tensor([[0.9, 0.9, 0.9, 0.2, 0.2, 1.0]])
     assert center_depth(depth, confidence) == 2.0
-    assert center_depth(torch.zeros(2, 2), torch.zeros(2, 2)) == 1.0
+
+
+@pytest.mark.parametrize(("depth", "confidence"), [(0.0, 1.0), (1.0, 0.0)])
+def test_without_confident_depth_there_is_no_unit(depth: float, confidence: float) -> None:
+    with pytest.raises(InvalidInputError, match=r"View 0 .* put another view first, or take views that overlap more"):
+        center_depth(torch.full((2, 2), depth), torch.full((2, 2), confidence))
 
 
 def test_slanted_planes_are_reliable() -> None:

@@ -74,14 +74,17 @@ def test_crop_keeps_the_centre_and_covers_all() -> None:
     torch.testing.assert_close(view.K, torch.tensor([[320.0, 0, 159.5], [0, 320, 95.5], [0, 0, 1]]))
 
 
-def test_pad_is_invalid_outside() -> None:
-    view = fit_view(
-        torch.full((192, 192, 3), 255, dtype=torch.uint8), torch.ones(192, 192), torch.ones(192, 192),
-        torch.eye(3), (192, 320), "pad",
-    )  # fmt: skip
+def test_pad_knows_nothing_outside_and_runs_on_in_the_colours_of_the_rim() -> None:
+    pixels = torch.zeros(192, 192, 3, dtype=torch.uint8)
+    pixels[:, :96, 0] = 255  # red left, blue right
+    pixels[:, 96:, 2] = 255
+    view = fit_view(pixels, torch.ones(192, 192), torch.ones(192, 192), torch.eye(3), (192, 320), "pad")
     assert int((view.confidence > 0).sum()) == 192 * 192
     assert torch.equal(view.confidence > 0, view.depth > 0)
-    assert bool((view.image[:, view.confidence == 0] == -1).all())
+    inside = view.image[:, :, 64:256]
+    assert torch.equal(((inside + 1) * 127.5).round().byte(), pixels.permute(2, 0, 1))
+    for bar, rim in ((view.image[:, :, :64], inside[:, :, :1]), (view.image[:, :, 256:], inside[:, :, -1:])):
+        assert float((bar - rim).abs().max()) < 1e-5
 
 
 def test_stretch_scales_the_intrinsics_plainly() -> None:

@@ -54,3 +54,27 @@ def test_background_does_not_shine_through_a_torn_foreground() -> None:
     assert masked.coverage.sum() < warp.coverage.sum()
     hidden = (warp.coverage > 0) & (masked.coverage == 0)
     assert (warp.depth[hidden] > 2).all()  # only background is hidden
+
+
+def test_no_triangle_touches_unknown_depth() -> None:
+    """Each hole of one point costs the four cells around its vertex, if the vertex looks at it at all."""
+    points = torch.ones(32, 48, 3)
+    everywhere = torch.ones(32, 48, dtype=torch.bool)
+    cells = 7 * 11
+    assert len(boundary_mesh(points, everywhere, everywhere)[1]) == 2 * cells
+    for y, x, lost in ((13, 17, 4), (14, 18, 4), (12, 17, 0), (15, 18, 0), (1, 1, 1), (1, 18, 2)):
+        known = everywhere.clone()
+        known[y, x] = False
+        holed = torch.where(known[..., None], points, -100.0)
+        vertices, faces = boundary_mesh(holed, everywhere, known)
+        assert len(faces) == 2 * (cells - lost)
+        assert (vertices == 1).all()
+
+
+def test_known_depth_everywhere_changes_nothing() -> None:
+    g = torch.Generator().manual_seed(0)
+    points, boundary = torch.rand(25, 42, 3, generator=g), torch.rand(25, 42, generator=g) < 0.1  # no multiple of 4
+    expected = boundary_mesh(points, boundary)
+    got = boundary_mesh(points, boundary, torch.ones_like(boundary))
+    assert torch.equal(got[0], expected[0])
+    assert torch.equal(got[1], expected[1])

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from gen3c.errors import InvalidInputError
-from gen3c.geometry.types import Frames
+from gen3c.errors import CancelledError, InvalidInputError
+from gen3c.geometry.types import Frames, Watch
 from gen3c.media import MediaItem, MediaLimits, Selection, load_frames
+from gen3c.media.types import SelectMethod
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
@@ -112,6 +115,80 @@ def test_a_short_animation_warns() -> None:
     loaded = load_frames([MediaItem(data, "a.gif")], Selection("first-max", step_size=2), max_side=64)
     assert loaded.frames.names == ("a.gif#0", "a.gif#2")
     assert loaded.warnings == ("a.gif ends before frame 4: 2 of the 10 selected frames were taken.",)
+
+
+def animation(kind: str, frames: int) -> bytes:
+    """Frame i is red of level 4*i."""
+    shades = [Image.new("RGB", (16, 16), (4 * i, 0, 0)) for i in range(frames)]
+    # the lossy WebP encoder merges frames that are much alike
+    return save(shades[0], kind, save_all=True, append_images=shades[1:], lossless=True)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
+@pytest.mark.parametrize("method", ["middle", "last"])
+def test_a_job_can_be_cancelled_on_the_way_to_a_late_frame(kind: str, method: SelectMethod) -> None:
+    """Frames build on each other: to show the last one means to decode them all, with a question before each."""
+    polls = 0
+
+    def ask(stop_at: int | None = None) -> bool:
+        nonlocal polls
+        polls += 1
+        return polls == stop_at
+
+    item = MediaItem(animation(kind, 40), "a")
+    loaded = load_frames([item], Selection(method), max_side=16, watch=Watch(is_cancelled=ask))
+    index = {"middle": 20, "last": 39}[method]
+    assert loaded.frames.names == (f"a#{index}",)
+    assert loaded.frames.frame(0)[0, 0, 0].item() == pytest.approx(4 * index, abs=6)  # lossy
+    assert polls > index
+    late, polls = polls - 10, 0
+    with pytest.raises(CancelledError):
+        load_frames([item], Selection(method), max_side=16, watch=Watch(is_cancelled=lambda: ask(late)))
+    assert polls == late
+
+
+@pytest.mark.parametrize(("kind", "plugin"), [("WEBP", WebPImageFile), ("AVIF", AvifImageFile)])
+def test_frames_on_the_way_are_decoded_one_between_two_questions(
+    kind: str, plugin: type[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These plugins decode nothing when they seek: all that was passed would be decoded in one call at the end."""
+    decode = plugin.load
+    reached: set[int] = set()
+
+    def spy(image: Image.Image) -> object:
+        reached.add(image.tell())
+        return decode(image)
+
+    monkeypatch.setattr(plugin, "load", spy)
+    load(animation(kind, 12), select=Selection("last"))
+    assert reached == set(range(12))
+
+
+def test_counting_the_frames_of_a_gif_can_be_cancelled() -> None:
+    """Only a walk through the whole file tells how many there are: some minutes for half a gigabyte."""
+    data = animation("GIF", 2)
+    second = data.rindex(b"\x21\xf9")  # its graphic control extension
+    many = data[:second] + data[second:-1] * 20_000 + data[-1:]
+    asked = 0
+
+    def ask() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 1000
+
+    with pytest.raises(CancelledError):
+        load_frames([MediaItem(many, "a.gif")], Selection("first"), max_side=16, watch=Watch(is_cancelled=ask))
+    assert asked == 1001
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+@pytest.mark.parametrize("method", ["all", "interval", "first-max"])
+def test_any_number_of_frames_may_be_asked_of_an_animation(kind: str, method: SelectMethod) -> None:
+    select = Selection(method, max_frames=10**12, frame_interval=1)
+    frames = load(animation(kind, 5), select=select)
+    assert frames.names == tuple(f"photo#{i}" for i in range(5))
+    with pytest.raises(InvalidInputError, match="more than 4 views"):
+        load_frames([MediaItem(animation(kind, 5), "a")], select, max_side=16, limits=MediaLimits(views=4))
 
 
 def _truncated_jpeg() -> bytes:

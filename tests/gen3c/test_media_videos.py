@@ -11,6 +11,7 @@ from PIL import Image
 from gen3c.errors import CancelledError, InvalidInputError
 from gen3c.geometry.types import Watch
 from gen3c.media import LoadedMedia, MediaItem, MediaLimits, Selection, decode_video, load_frames
+from gen3c.media.types import SelectMethod
 
 CLIP = Path(__file__).parents[2] / ".." / "shared" / "data" / "bg_arena" / "bg_arena.mp4"
 STEP = 8  # grey levels between two frames of the test videos
@@ -195,10 +196,46 @@ def test_limits_hold_for_videos() -> None:
         load(data, Selection(max_frames=5), limits=MediaLimits(views=4))
 
 
-def test_a_job_can_be_cancelled_within_a_video() -> None:
-    asked = iter([False, False, False, True])
-    with pytest.raises(CancelledError):
-        load(make_video(), watch=Watch(is_cancelled=lambda: next(asked)))
+@pytest.mark.parametrize("method", ["first", "middle", "last", "all", "interval", "first-max"])
+def test_any_number_of_frames_may_be_asked_for(method: SelectMethod) -> None:
+    select = Selection(method, max_frames=10**12, step_size=2, frame_interval=2)
+    chosen = select.indices(10**12, 65)  # a list of what is asked for would not fit in memory
+    assert len(chosen) == (65 if method in ("all", "interval", "first-max") else 1)
+    assert len(load(make_video(), select).frames) == {"all": 20, "interval": 10, "first-max": 10}.get(method, 1)
+
+
+def test_more_frames_than_views_are_refused_at_the_limit() -> None:
+    for method in ("all", "interval", "first-max"):
+        with pytest.raises(InvalidInputError, match="more than 4 views"):
+            load(make_video(), Selection(method, max_frames=10**12, frame_interval=1), limits=MediaLimits(views=4))
+
+
+@pytest.mark.parametrize("name", ["step_size", "frame_interval", "max_frames"])
+def test_selections_of_nothing_are_refused(name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name} is 0; legal: 1 or more") as caught:
+        Selection(**{name: 0})
+    assert caught.value.field == f"spec.select.{name}"
+
+
+@pytest.mark.parametrize(("kind", "indexed"), [("mp4", True), ("matroska", False)])
+def test_a_job_can_be_cancelled_anywhere_in_a_video(kind: str, indexed: bool) -> None:
+    """Before every packet that is counted, every frame that is tried, every frame that is read."""
+    polls = 0
+
+    def ask(stop_at: int = -1) -> bool:
+        nonlocal polls
+        polls += 1
+        return polls == stop_at
+
+    data = make_video(kind=kind)
+    load(data, Selection("last"), watch=Watch(is_cancelled=ask))
+    total = polls
+    assert total >= (4 if indexed else 3) * 20
+    for stop_at in range(1, total + 1, 7):
+        polls = 0
+        with pytest.raises(CancelledError):
+            load(data, Selection("last"), watch=Watch(is_cancelled=lambda stop_at=stop_at: ask(stop_at)))
+        assert polls == stop_at
 
 
 def test_decode_video_streams_every_frame() -> None:

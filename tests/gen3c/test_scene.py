@@ -76,13 +76,20 @@ def test_a_point_stays_on_its_pixel_in_every_view(fit: str) -> None:
             assert (projected(view.w2c, view.K, in_view0 / UNIT) - expected).abs().max() < 1e-3  # px; float32 poses
 
 
-def test_padding_is_black_and_of_unknown_depth() -> None:
+def test_padding_is_of_unknown_depth() -> None:
     view = build_scene(frames(), geometry(), RASTER, "pad").views[1]
     for side in (slice(0, 16), slice(80, 96)):
-        assert (view.image[:, :, side] == -1).all()
         assert (view.depth[:, side] == 0).all()
         assert not view.cache(0.0).mask[..., side].any()
     assert (view.depth[:, 16:80] > 0).all()
+
+
+def test_a_first_view_without_depth_is_refused() -> None:
+    """Without it there is no unit of length; the others could be at any scale."""
+    given = geometry()
+    given.depth[0] = 0
+    with pytest.raises(InvalidInputError, match="View 0 has no pixel of known depth"):
+        build_scene(frames(), given, RASTER, "crop")
 
 
 def test_an_unknown_fit_is_refused() -> None:

@@ -2,10 +2,11 @@ import dataclasses
 
 import pytest
 import torch
-from torch import Tensor
 
-from gen3c.scene import Scene
-from gen3c.seed import composite, fill_holes, seed_frame
+from gen3c.conditioning import Cameras
+from gen3c.geometry.types import Frames, Geometry
+from gen3c.scene import Scene, build_scene
+from gen3c.seed import composite, seed_frame
 from tests import walls
 from tests.walls import SMALL
 
@@ -18,6 +19,20 @@ def test_a_path_from_a_source_view_starts_with_its_photo(shift: int, view: int) 
     picture, note = seed_frame(scene, walls.cameras([shift, 99]), 0.1)
     assert torch.equal(picture[0], scene.views[view].image)
     assert note is None
+
+
+def test_a_padded_photo_starts_without_black_bars() -> None:
+    """A square photo of one colour on a wide raster: the network would be held to bars."""
+    photo = torch.full((1, 32, 32, 3), 200, dtype=torch.uint8)
+    frames = Frames(photo, torch.tensor([[32, 32]], dtype=torch.int32), ("photo.png",))
+    geometry = Geometry(
+        torch.ones(1, 32, 32), torch.ones(1, 32, 32), torch.eye(4)[None], walls.intrinsics(32, 32)[None]
+    )
+    scene = build_scene(frames, geometry, (SMALL.height, SMALL.width), "pad")
+    start = Cameras(scene.views[0].w2c[None], scene.views[0].K[None])
+    picture, note = seed_frame(scene, start, 0.1)
+    assert note is None
+    assert (picture - (200 / 127.5 - 1)).abs().max() < 1e-5
 
 
 def test_another_focal_length_at_a_views_pose_is_no_photo() -> None:
@@ -73,42 +88,3 @@ def test_doubtful_points_stay_out_of_the_first_frame() -> None:
     scene = Scene((dataclasses.replace(view, confidence=torch.full_like(view.confidence, 0.3)),), 1.0, torch.eye(4))
     assert composite(scene, torch.eye(4), walls.intrinsics(), 0.2)[1].all()
     assert not composite(scene, torch.eye(4), walls.intrinsics(), 0.5)[1].any()
-
-
-def colour(height: int, width: int, value: float = 0.8) -> Tensor:
-    return torch.tensor([value, -value, 0.1]).view(1, 3, 1, 1).expand(1, 3, height, width)
-
-
-@pytest.mark.parametrize(("height", "width"), [(32, 48), (192, 320), (33, 47), (16, 200), (200, 16)])
-@pytest.mark.parametrize("share", [0.9, 0.3, 0.02])
-def test_one_colour_fills_every_hole_however_large(height: int, width: int, share: float) -> None:
-    covered = torch.zeros(1, 1, height, width, dtype=torch.bool)
-    covered[..., : max(1, int(width * share))] = True
-    image = torch.where(covered, colour(height, width), -1.0)
-    assert (fill_holes(image, covered) - colour(height, width)).abs().max() < 1e-5
-
-
-def test_a_picture_without_holes_stays_as_it_is() -> None:
-    image = walls.view(0).image[None]
-    covered = torch.ones(1, 1, *image.shape[2:], dtype=torch.bool)
-    assert torch.equal(fill_holes(image, covered), image)
-
-
-def test_a_picture_of_holes_becomes_grey() -> None:
-    image = torch.full((1, 3, 33, 47), -1.0)
-    assert (fill_holes(image, torch.zeros(1, 1, 33, 47, dtype=torch.bool)) == 0).all()
-
-
-def test_covered_pixels_are_kept_and_holes_take_the_near_side() -> None:
-    """Red left, blue right, a gap of 4 columns between: each side of the gap leans to its neighbour."""
-    image = torch.full((1, 3, 32, 48), -1.0)
-    image[:, 0, :, :24] = 1.0
-    image[:, 2, :, 24:] = 1.0
-    covered = torch.ones(1, 1, 32, 48, dtype=torch.bool)
-    covered[..., 22:26] = False
-    holed = torch.where(covered, image, -1.0)
-    filled = fill_holes(holed, covered)
-    assert torch.equal(filled[..., :22], image[..., :22])
-    assert torch.equal(filled[..., 26:], image[..., 26:])
-    assert (filled[0, 0, :, 22] > filled[0, 0, :, 25]).all()
-    assert (filled[0, 2, :, 22] < filled[0, 2, :, 25]).all()
