@@ -11,7 +11,7 @@ from gen3c.errors import InvalidInputError
 from gen3c.foreground import mask_foreground
 from gen3c.splat import Warp, forward_warp
 
-RELIABILITY_THRESHOLD = 0.05  # of the relative depth range in a window (gen3c.md 2.3)
+RELIABILITY_THRESHOLD = 0.05  # of the relative depth range in a window; the released GEN3C's
 _WINDOW = 5
 _SLOPE_ALLOWANCE = 8
 _FRAMES_AT_ONCE = 4  # renderings held in memory together; about 25 MB each at 704x1280

@@ -83,7 +83,7 @@ def check_cameras(w2c: Tensor, K: Tensor, where: str) -> None:
 
 
 def _positions(kind: PathKind, num_frames: int, reach: float) -> Tensor:
-    """Camera displacement [n,3] along a path. Straight ones end at (n-1)/n of `reach`; circles close (gen3c.md 3)."""
+    """Camera displacement [n,3] along a path. Straight ones end at (n-1)/n of `reach`; circles close."""
     i = torch.arange(num_frames, dtype=torch.float64)
     straight = i * reach / num_frames
     zero = torch.zeros_like(i)

@@ -2,7 +2,7 @@
 
 Where depth jumps, neighbouring points of one surface move apart in the target view and the background lands between
 them. GEN3C meshes the neighbourhood of depth jumps at a quarter of the resolution, casts a ray through every target
-pixel, and drops what was splatted behind that mesh (gen3c.md 2.6). A triangle only meets the rays inside its own
+pixel, and drops what was splatted behind that mesh. A triangle only meets the rays inside its own
 projection, so each one is tested against its bounding box instead of all rays against all triangles.
 
 Points of unknown depth lie nowhere: GEN3C, whose depth is complete, has none; here no mesh touches them.

@@ -103,7 +103,7 @@ class Choice:
 
 
 def choose_views(frame_coverage: Tensor, near_full: float = NEAR_FULL) -> Choice:
-    """Upstream's selection (gen3c.md 2.4) from the covered share of every frame, [v,t].
+    """The released GEN3C's selection, from the covered share of every frame, [v,t].
 
     Keeps the two views with the most coverage over the chunk, best first, ties to the lower index. In a frame where
     one of them covers at least `near_full`, only the first such view is shown.

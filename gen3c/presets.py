@@ -8,7 +8,7 @@ from gen3c.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """Widths of diffusers' `AutoencoderKLCosmos`; the rest is the same for all presets (gen3c.md 4.4)."""
+    """Widths of diffusers' `AutoencoderKLCosmos`; the rest is the same for all presets."""
 
     encoder_channels: tuple[int, ...]
     decoder_channels: tuple[int, ...]
@@ -17,7 +17,7 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class DitConfig:
-    """Sizes of diffusers' `CosmosTransformer3DModel` (gen3c.md 4.1, 6.1)."""
+    """Sizes of diffusers' `CosmosTransformer3DModel`."""
 
     layers: int
     heads: int
@@ -40,7 +40,7 @@ class Preset:
     vae: VaeConfig
     dit: DitConfig
     steps: int  # default denoising steps
-    guidance: float  # default guidance, gen3c.md 0
+    guidance: float  # default guidance g: cond + g*(cond - uncond)
     may_be_untrained: bool = False  # random weights may stand in where there is no checkpoint
 
     @property

@@ -56,7 +56,7 @@ def rollout(
     options: RolloutOptions,
     watch: Watch,
 ) -> Iterator[Chunk]:
-    """Yield the chunks of a video along `cameras`, chunk + k*(chunk-1) of them (gen3c.md 1.1, 1.2).
+    """Yield the chunks of a video along `cameras`, chunk + k*(chunk-1) of them.
 
     Consecutive chunks share a frame: the last of one is the first of the next, shown once. The static cache is
     rendered again for every chunk. Noise comes from one generator per video, so a seed gives one video.
