@@ -1,4 +1,4 @@
-"""Imports run one way: gen3c <- gen3c_server <- model_repository; gen3c_client stands alone, its contract is shared."""
+"""Imports run one way: gen3c <- gen3c_export, gen3c_server <- model_repository; gen3c_client stands alone."""
 
 import ast
 import subprocess
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"gen3c", "gen3c_client", "gen3c_server"}
+OURS = {"gen3c", "gen3c_client", "gen3c_export", "gen3c_server"}
 MAY_IMPORT = {
     "gen3c": {"gen3c"},
+    "gen3c_export": {"gen3c", "gen3c_export"},
     "gen3c_server": {"gen3c", "gen3c_server", "gen3c_client.contract"},
     "client/gen3c_client": {"gen3c_client"},
     "model_repository": {"gen3c", "gen3c_server"},

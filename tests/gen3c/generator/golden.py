@@ -1,6 +1,6 @@
 """Reading of the reference's golden vectors, which do not ship with the repository."""
 
-import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,41 +11,9 @@ from torch import Tensor
 from gen3c.generator.dit import Dit
 from gen3c.generator.vae import Vae
 from gen3c.presets import DitConfig, VaeConfig
+from gen3c_export.official_keys import dit_key, vae_key
 
 FOLDER = Path(__file__).parents[4] / "shared" / "golden" / "gen3c"
-
-_DIT_RENAMES = (
-    (r"^x_embedder\.proj\.1", "patch_embed.proj"),
-    (r"^t_embedder\.1", "time_embed.t_embedder"),
-    (r"^affline_norm", "time_embed.norm"),
-    (r"^extra_pos_embedder", "learnable_pos_embed"),
-    (r"^final_layer\.linear", "proj_out"),
-    (r"^final_layer\.adaLN_modulation\.", "norm_out.linear_"),
-    (r"^blocks\.block(\d+)\.blocks\.", r"transformer_blocks.\1."),
-    (r"(\d)\.adaLN_modulation\.", lambda m: f"norm{int(m[1]) + 1}.linear_"),
-    (r"\.0\.block\.attn", ".attn1"),
-    (r"\.1\.block\.attn", ".attn2"),
-    (r"\.2\.block\.layer1", ".ff.net.0.proj"),
-    (r"\.2\.block\.layer2", ".ff.net.2"),
-    (r"to_([qkv])\.0", r"to_\1"),
-    (r"to_([qk])\.1", r"norm_\1"),
-)
-
-_VAE_RENAMES = (
-    (r"\.conv3d", ""),
-    (r"\.down\.(\d)", r".down_blocks.\1"),
-    (r"\.up\.(\d)", lambda m: f".up_blocks.{2 - int(m[1])}"),
-    (r"mid\.block_(\d)", lambda m: f"mid_block.resnets.{int(m[1]) - 1}"),
-    (r"mid\.attn_1\.0", "mid_block.attentions.0"),
-    (r"mid\.attn_1\.1", "mid_block.temp_attentions.0"),
-    (r"\.([qkv])\.(weight|bias)", r".to_\1.\2"),
-    (r"proj_out", "to_out.0"),
-    (r"\.block\.", ".resnets."),
-    (r"(conv\d|conv_in|conv_out)\.0\.", r"\1.conv_s."),
-    (r"(conv\d|conv_in|conv_out)\.1\.", r"\1.conv_t."),
-    (r"nin_shortcut", "conv_shortcut"),
-    (r"\.(down|up)sample\.", r".\1samplers.0."),
-)
 
 
 def read(name: str) -> dict[str, Tensor]:
@@ -71,8 +39,8 @@ def golden_dit() -> Dit:
             max_size=(sizes["max_frames"], sizes["max_img_h"], sizes["max_img_w"]),
         )
     )
-    weights = {key: value for key, value in arrays.items() if not key.startswith(("cfg_", "pos_embedder"))}
-    dit.transformer.load_state_dict(_renamed(weights, _DIT_RENAMES))
+    weights = {key: value for key, value in arrays.items() if not key.startswith("cfg_")}
+    dit.transformer.load_state_dict(_renamed(weights, dit_key))
     return dit.eval().requires_grad_(False)
 
 
@@ -80,20 +48,13 @@ def golden_vae(latent_frames: int) -> Vae:
     """The reference's tiny tokenizer with its weights and statistics."""
     arrays, wrapper = read("vae_tiny_weights"), read("vae_wrapper")
     base = int(arrays.pop("cfg_channels"))
-    arrays = {key: value for key, value in arrays.items() if "patcher3d" not in key}  # constants of the wavelets
     vae = Vae(VaeConfig((base, 2 * base, 4 * base, 4 * base), (2 * base, 4 * base, 4 * base, 4 * base)), latent_frames)
-    weights = _renamed(arrays, _VAE_RENAMES)
+    weights = _renamed(arrays, vae_key)
     for name in ("mean", "std"):
         weights[f"latents_{name}"] = wrapper[f"{name}_flat"].view(16, -1)[:, :latent_frames]
     vae.load_state_dict(weights)
     return vae.eval().requires_grad_(False)
 
 
-def _renamed(weights: dict[str, Tensor], renames: tuple) -> dict[str, Tensor]:
-    result = {}
-    for original, tensor in weights.items():
-        key = original
-        for pattern, replacement in renames:
-            key = re.sub(pattern, replacement, key)
-        result[key] = tensor
-    return result
+def _renamed(weights: dict[str, Tensor], name: Callable[[str], str | None]) -> dict[str, Tensor]:
+    return {key: tensor for original, tensor in weights.items() if (key := name(original))}
