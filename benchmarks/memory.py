@@ -118,7 +118,7 @@ def build_condition(mode: FusionMode | str, n: int, preset: Preset = TINY) -> Us
         return measure(lambda: hold_all(views, cameras, encoder, preset))
     options = ConditionOptions(fusion=next(legal for legal in FUSION_MODES if legal == mode))
     conditioner = ViewConditioner(encoder)
-    return measure(lambda: pool_views(views, cameras, conditioner, preset.latent_shape, options, Watch()))
+    return measure(lambda: pool_views(views, cameras, conditioner, Pool.empty(preset.latent_shape), options, Watch()))
 
 
 def in_fresh_process(mode: str, n: int, *, keep_freed: bool = False) -> Usage:

@@ -68,10 +68,12 @@ class Conditioner(Protocol):
 
 
 class ViewConditioner:
-    """Conditioning in this process."""
+    """Conditioning in this process, on `device`. On a GPU renderings are kept in bfloat16, as the encoder wants."""
 
-    def __init__(self, encoder: Program) -> None:
+    def __init__(self, encoder: Program, device: torch.device | None = None) -> None:
         self._encoder = encoder
+        self._device = device or torch.device("cpu")
+        self._dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
 
     @torch.inference_mode()
     def __call__(
@@ -84,24 +86,24 @@ class ViewConditioner:
     ) -> Contribution:
         height, width = view.depth.shape
         warp = render(
-            view.cache(options.min_confidence),
-            cameras.w2c,
-            cameras.K,
+            view.to(self._device).cache(options.min_confidence),
+            cameras.w2c.to(self._device),
+            cameras.K.to(self._device),
             (height, width),
             foreground_masking=options.foreground_masking,
         )
-        image, mask = warp.image, warp.coverage
+        image, mask = warp.image.to(self._dtype), warp.coverage
         del warp
         preview = None if options.preview_fps is None else _preview(image, options.preview_fps)
-        frame_coverage = mask.mean(dim=(1, 2, 3))
+        frame_coverage = mask.mean(dim=(1, 2, 3)).cpu()
         if pool is None:
             return Contribution(frame_coverage, None, preview)
         if keep is not None:
-            shown = keep[:, None, None, None]
+            shown = keep.to(self._device)[:, None, None, None]
             image = torch.where(shown, image, torch.full_like(image, EMPTY))
             mask = torch.where(shown, mask, torch.zeros_like(mask))
-        latents = encode_view(self._encoder, image.transpose(0, 1)[None], mask.transpose(0, 1)[None])[0]
-        pool = fold(pool, ViewLatents(latents, cell_coverage(mask)), options.fusion)
+        latents = encode_view(self._encoder, image.transpose(0, 1)[None], mask.transpose(0, 1)[None])[0].float()
+        pool = fold(pool.to(self._device), ViewLatents(latents, cell_coverage(mask)), options.fusion)
         return Contribution(frame_coverage, pool, preview)
 
 
@@ -118,14 +120,13 @@ def pool_views(
     views: Sequence[SourceView],
     cameras: Cameras,
     conditioner: Conditioner,
-    latent_shape: tuple[int, int, int],
+    pool: Pool,  # empty; it says where the condition lives
     options: ConditionOptions,
     watch: Watch,
 ) -> ChunkViews:
     """Fold all views into the condition of one chunk; one call a view, so progress and cancellation come for free."""
     whole = options.fusion == "topk_concat"
     calls = len(views) + (min(len(views), 2) if whole else 0)
-    pool = Pool.empty(latent_shape)
     frame_coverages, previews = [], []  # the contributions themselves would keep every pool alive
     for i, view in enumerate(views):
         watch.step("condition", i, calls)
@@ -150,4 +151,4 @@ def _preview(image: Tensor, fps: float) -> bytes:
     width = min(PREVIEW_WIDTH, image.shape[3])
     height = round(image.shape[2] * width / image.shape[3] / 2) * 2
     small = (F.interpolate(frame[None], (height, width), mode="area")[0] for frame in image)
-    return encode_video((((f.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8) for f in small), fps)
+    return encode_video((((f.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).cpu() for f in small), fps)

@@ -16,7 +16,7 @@ from gen3c.cameras import pixel_rays, to_camera
 from gen3c.splat import EMPTY, Warp
 
 MESH_STRIDE = 4  # px of the source picture between two mesh vertices
-OCCLUSION_MARGIN = 0.02  # scene units (centre depths) that a point may lie behind the mesh
+OCCLUSION_MARGIN = 0.02  # in the scene's unit (gen3c.scene): how far a point may lie behind the mesh
 _EPSILON = 1e-8
 _PAIRS_AT_ONCE = 1 << 21  # (triangle, pixel) tests held in memory together
 
@@ -69,10 +69,10 @@ def nearest_hit(triangles: Tensor, rays: Tensor, K: Tensor) -> Tensor:
         counts = columns * rows
         # Whole triangles in groups of bounded work; one huge triangle may exceed the bound alone.
         group = (counts.cumsum(0) - 1).clamp(min=0) // _PAIRS_AT_ONCE
-        for members in torch.split(torch.arange(len(triangles)), torch.bincount(group).tolist()):
+        for members in torch.split(torch.arange(len(triangles), device=rays.device), torch.bincount(group).tolist()):
             n = counts[members]
             face = torch.repeat_interleave(members, n)
-            local = torch.arange(int(n.sum())) - torch.repeat_interleave(n.cumsum(0) - n, n)
+            local = torch.arange(int(n.sum()), device=rays.device) - torch.repeat_interleave(n.cumsum(0) - n, n)
             pixel = (top[face] + local // columns[face]) * width + left[face] + local % columns[face]
             t = _intersect(triangles[face], rays.reshape(-1, 3)[pixel])
             nearest.scatter_reduce_(0, pixel, t, reduce="amin")

@@ -56,6 +56,10 @@ class Pool:
         keys = torch.full((BUFFERS, *latent_shape), _NONE, device=device)
         return cls(torch.zeros(BUFFERS, VIEW_CHANNELS, *latent_shape, device=device), keys, keys.clone())
 
+    def to(self, device: torch.device) -> "Pool":
+        """The same pool on another device."""
+        return Pool(self.latents.to(device), self.coverage.to(device), self.norm.to(device))
+
     def condition(self) -> Tensor:
         """The 64 cache channels [1,64,t,h,w]: buffer 1, then buffer 2; an empty buffer is zero."""
         return self.latents.flatten(0, 1)[None]

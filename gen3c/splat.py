@@ -1,4 +1,4 @@
-"""Forward warp: splat coloured world points into a target camera (the PyTorch reference).
+"""Forward warp: splat coloured world points into a target camera. The PyTorch reference; on a GPU, splat_gpu's twin.
 
 Every point spreads over the four pixels around its projection, bilinearly, weighted down with its distance so that
 near points win softly: weight = bilinear / (exp(50 log(1+z) / M) + 1e-7) with M the largest log(1+z). GEN3C takes M
@@ -91,7 +91,14 @@ def forward_warp(
     pixels, z = project(points, w2c, K)
     weight = mask[:, 0].float() * (z > 0) / depth_weight(z, normaliser)
     height, width = size or image.shape[-2:]
-    mean, summed = splat(torch.cat((image.float(), z[:, None]), dim=1), pixels, weight, (height, width))
+    values = torch.cat((image.float(), z[:, None]), dim=1)
+    mean, summed = (_splat_gpu if points.is_cuda else splat)(values, pixels, weight, (height, width))
     covered = summed > 0
     colour = torch.where(covered, mean[:, :-1], torch.full_like(mean[:, :-1], EMPTY)).clamp(-1, 1)
     return Warp(colour, covered.float(), mean[:, -1:], summed)
+
+
+def _splat_gpu(values: Tensor, pixels: Tensor, weight: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    from gen3c import splat_gpu  # needs the compiler that PyTorch's CUDA builds bring, and its CPU builds do not
+
+    return splat_gpu.splat(values, pixels, weight, size)

@@ -45,6 +45,9 @@ def serve(
         int | None,
         typer.Option(min=1, envvar="GEN3C_THREADS", help="CPU threads of a model; default: every core."),
     ] = None,
+    device: Annotated[
+        str, typer.Option(envvar="GEN3C_DEVICE", help="Where networks and renderings run: cpu, cuda or cuda:N.")
+    ] = "cpu",
     run_dir: Annotated[
         Path | None, typer.Option(file_okay=False, help="Scratch folder; default: a temporary one.")
     ] = None,
@@ -79,7 +82,7 @@ def serve(
     if checkpoints is None and preset not in WITHOUT_CHECKPOINTS:
         to_stderr(f"Preset {preset!r} needs its weights: name their folder with --checkpoints.")
         raise typer.Exit(PREFLIGHT)
-    environment = {"GEN3C_PRESET": preset}
+    environment = {"GEN3C_PRESET": preset, "GEN3C_DEVICE": device}
     if deployment is not None:
         environment["GEN3C_DEPLOYMENT"] = str(deployment.resolve())
     if checkpoints is not None:

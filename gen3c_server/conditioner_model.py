@@ -8,19 +8,19 @@ from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
 from gen3c_server import conditioner_wire
-from gen3c_server.settings import UNTRAINED_SEED, Settings
+from gen3c_server.settings import Settings
 from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
 
 
 class ConditionerModel:
-    """Base of the model's `TritonPythonModel`. The encoder runs in this process: on a CPU renderings stay here."""
+    """Base of the model's `TritonPythonModel`. The encoder runs in this process: renderings stay here."""
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
         settings = Settings.from_environment()
         settings.apply_threads()
-        vae, _ = load_vae(settings.preset, settings.checkpoints, untrained_seed=UNTRAINED_SEED)
-        self._conditioner = ViewConditioner(LocalProgram(VideoEncoder(vae), VIDEO_ENCODER))
+        vae, _ = settings.load(load_vae)
+        self._conditioner = ViewConditioner(LocalProgram(VideoEncoder(vae), VIDEO_ENCODER), settings.device)
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
         return [self._answer(request) for request in requests]

@@ -43,14 +43,15 @@ class JobModel:
         self._settings = settings = Settings.from_environment()
         settings.apply_threads()
         preset, checkpoints = settings.preset, settings.checkpoints
-        vae, vae_source = load_vae(preset, checkpoints, untrained_seed=UNTRAINED_SEED)
+        vae, vae_source = settings.load(load_vae)
         _, dit_source = find_weights(preset, "dit.safetensors", checkpoints, untrained_seed=UNTRAINED_SEED)
-        # On a CPU a raw video costs more to hand over than the autoencoder's weights cost to hold twice.
+        # A raw video costs more to hand over than the autoencoder's weights cost to hold twice.
         self._programs = Programs(
             dit=bls.LeafProgram(DIT),
             video_encoder=LocalProgram(VideoEncoder(vae), VIDEO_ENCODER),
             video_decoder=LocalProgram(VideoDecoder(vae), VIDEO_DECODER),
             conditioner=ConditionerModel(),
+            device=settings.device,
         )
         self._text = EmptyText(preset.dit)
         self._probing = threading.Lock()

@@ -2,17 +2,23 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import yaml
 from gen3c_client.contract import Limits
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
 
 from gen3c.errors import InvalidInputError
+from gen3c.generator.weights import Provenance
 from gen3c.presets import Preset, get_preset
 from gen3c_server.errors import JobError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 UNTRAINED_SEED = 0  # of the random weights that stand in until a checkpoint is there
 
@@ -45,6 +51,7 @@ class Settings:
     run_dir: Path  # tokens and job files; shared by all models of a server
     checkpoints: Path | None
     threads: int
+    device: torch.device
 
     @property
     def limits(self) -> Limits:
@@ -52,7 +59,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """GEN3C_PRESET, GEN3C_DEPLOYMENT, GEN3C_RUN_DIR, GEN3C_CHECKPOINTS, GEN3C_THREADS; all optional."""
+        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _THREADS, _DEVICE; all optional."""
         deployment = os.environ.get("GEN3C_DEPLOYMENT")
         checkpoints = os.environ.get("GEN3C_CHECKPOINTS")
         default_run_dir = str(Path(tempfile.gettempdir()) / f"gen3c-{os.getuid()}")
@@ -62,6 +69,7 @@ class Settings:
             run_dir=Path(os.environ.get("GEN3C_RUN_DIR", default_run_dir)),
             checkpoints=Path(checkpoints) if checkpoints else None,
             threads=_threads(os.environ.get("GEN3C_THREADS", "")),
+            device=_device(os.environ.get("GEN3C_DEVICE", "cpu")),
         )
         for folder in (settings.jobs_dir, settings.cancel_dir, settings.progress_dir):
             folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +95,21 @@ class Settings:
         """Exists once the server is about to stop."""
         return self.run_dir / "drain"
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the networks' weights: what the released ones are run in on a GPU, float32 on a CPU."""
+        return torch.float32 if self.device.type == "cpu" else torch.bfloat16
+
+    def load(self, loader: Callable[..., tuple[Module, Provenance]]) -> tuple[Module, Provenance]:
+        """The network that `gen3c.generator.weights.load_dit` or `load_vae` makes for this deployment."""
+        return loader(
+            self.preset,
+            self.checkpoints,
+            untrained_seed=UNTRAINED_SEED,
+            device=str(self.device),
+            dtype=self.dtype,
+        )
+
     def apply_threads(self) -> None:
         """Give torch its share of the machine; results are repeatable for one thread count."""
         torch.set_num_threads(self.threads)
@@ -97,3 +120,12 @@ def _threads(text: str) -> int:
     if not (text or "0").isdecimal():
         raise InvalidInputError(f"GEN3C_THREADS is {text!r}; legal: a number from 1, or 0 for every core.")
     return int(text or "0") or len(os.sched_getaffinity(0))
+
+
+def _device(text: str) -> torch.device:
+    """Where networks and renderings run. Raises InvalidInputError unless it is `cpu`, or a GPU that is there."""
+    gpus = torch.cuda.device_count()
+    legal = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
+    if text not in legal:
+        raise InvalidInputError(f"GEN3C_DEVICE is {text!r}; legal on this machine: {', '.join(legal)}.")
+    return torch.device(text)

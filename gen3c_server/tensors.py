@@ -26,7 +26,9 @@ def from_value(name: str, value: Tensor | Sequence[bytes]) -> "pb_utils.Tensor":
     if not isinstance(value, Tensor):
         return pb_utils.Tensor(name, np.array(list(value), dtype=np.object_))
     if value.is_cuda:
-        return pb_utils.Tensor.from_dlpack(name, value.contiguous())
+        value = value.contiguous()
+        torch.cuda.current_stream(value.device).synchronize()  # another process reads it, on a stream of its own
+        return pb_utils.Tensor.from_dlpack(name, value)
     return pb_utils.Tensor(name, value.contiguous().numpy())
 
 

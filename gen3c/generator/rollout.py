@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from gen3c.conditioning import Cameras, ChunkViews, Conditioner, ConditionOptions, pool_views
+from gen3c.fusion import Pool
 from gen3c.generator.condition import ChunkCondition, encode_seed
 from gen3c.generator.sampler import initial_noise, sample_chunk
 from gen3c.geometry.types import Watch
 from gen3c.presets import Preset
 from gen3c.program import Program
 from gen3c.scene import Scene
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Programs:
     video_decoder: Program
     conditioner: Conditioner
     seed_frames: int | None = 1  # frames that the encoder takes for the first picture; None: a whole chunk's only
+    device: torch.device = CPU  # where conditions and latents live between the programs
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class RolloutOptions:
 class Chunk:
     """One finished chunk."""
 
-    frames: Tensor  # [t,h,w,3] uint8: the new frames; a later chunk's first frame, already shown, is left out
+    frames: Tensor  # [t,h,w,3] uint8, CPU: the new frames; a later chunk's first, already shown, is left out
     views: ChunkViews
 
 
@@ -64,11 +68,17 @@ def rollout(
     chunks = preset.chunks(len(cameras))
     step = preset.chunk_frames - 1
     noise_source = torch.Generator().manual_seed(options.seed)
+    text, negative_text = text.to(programs.device), negative_text.to(programs.device)
     for k in range(chunks):
         part = _Part(watch, k, chunks)
         chunk_cameras = cameras[k * step : k * step + preset.chunk_frames]
         views = pool_views(
-            scene.views, chunk_cameras, programs.conditioner, preset.latent_shape, options.condition, part.watch
+            scene.views,
+            chunk_cameras,
+            programs.conditioner,
+            Pool.empty(preset.latent_shape, programs.device),
+            options.condition,
+            part.watch,
         )
         condition = ChunkCondition(
             seed_latent=encode_seed(programs.video_encoder, seed_frame, programs.seed_frames or preset.chunk_frames),
@@ -87,7 +97,7 @@ def rollout(
             watch=part.watch,
         )
         watch.step("decode", k, chunks)
-        frames = programs.video_decoder({"LATENT": latent})["VIDEO"][0]
+        frames = programs.video_decoder({"LATENT": latent})["VIDEO"][0].cpu()
         watch.step("decode", k + 1, chunks)
         seed_frame = frames[-1:].permute(0, 3, 1, 2).float() / 127.5 - 1
         yield Chunk(frames if k == 0 else frames[1:], views)

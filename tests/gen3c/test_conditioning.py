@@ -44,7 +44,7 @@ def encoder() -> RecordingEncoder:
 
 def pooled(encoder: RecordingEncoder, fusion: str, views: list[SourceView] = VIEWS, watch: Watch | None = None):
     options = ConditionOptions(fusion=fusion)
-    return pool_views(views, PATH, ViewConditioner(encoder), SMALL.latent_shape, options, watch or Watch())
+    return pool_views(views, PATH, ViewConditioner(encoder), Pool.empty(SMALL.latent_shape), options, watch or Watch())
 
 
 @pytest.mark.parametrize("fusion", ["vector_max", "coverage_max", "ranked_concat"])
@@ -66,7 +66,7 @@ def test_topk_encodes_two_views_and_gives_both_whole(encoder: RecordingEncoder) 
     views = [walls.view(30), walls.view(0), walls.view(10)]
     path = walls.cameras([8.5] * SMALL.chunk_frames)
     got = pool_views(
-        views, path, ViewConditioner(encoder), SMALL.latent_shape, ConditionOptions("topk_concat"), Watch()
+        views, path, ViewConditioner(encoder), Pool.empty(SMALL.latent_shape), ConditionOptions("topk_concat"), Watch()
     )
     assert len(encoder.videos) == 4  # image and mask of two views
     latents = [encoder({"VIDEO": video})["LATENT"] for video in encoder.videos[:4]]
@@ -80,7 +80,7 @@ def test_topk_leaves_out_frames_that_the_best_view_fills(encoder: RecordingEncod
     path = walls.cameras([2.5] * 4 + [20.5] * 5)
     views = [walls.view(0), walls.view(10)]
     got = pool_views(
-        views, path, ViewConditioner(encoder), SMALL.latent_shape, ConditionOptions("topk_concat"), Watch()
+        views, path, ViewConditioner(encoder), Pool.empty(SMALL.latent_shape), ConditionOptions("topk_concat"), Watch()
     )
     assert (got.coverage[0, :4] >= 0.9).all()
     by_view = {
@@ -170,7 +170,7 @@ def test_foreground_masking_drops_what_the_foreground_hides(encoder: RecordingEn
 
 def test_previews_show_the_rendering_of_every_view(encoder: RecordingEncoder) -> None:
     options = ConditionOptions(preview_fps=24.0)
-    got = pool_views(VIEWS[:2], PATH, ViewConditioner(encoder), SMALL.latent_shape, options, Watch())
+    got = pool_views(VIEWS[:2], PATH, ViewConditioner(encoder), Pool.empty(SMALL.latent_shape), options, Watch())
     assert len(got.previews) == 2
     for preview, image in zip(got.previews, encoder.videos[::2], strict=True):
         frames = torch.stack(list(decode_video(preview)))
@@ -181,7 +181,7 @@ def test_previews_show_the_rendering_of_every_view(encoder: RecordingEncoder) ->
 
 def test_topk_makes_one_preview_a_view(encoder: RecordingEncoder) -> None:
     options = ConditionOptions("topk_concat", preview_fps=24.0)
-    got = pool_views(VIEWS, PATH, ViewConditioner(encoder), SMALL.latent_shape, options, Watch())
+    got = pool_views(VIEWS, PATH, ViewConditioner(encoder), Pool.empty(SMALL.latent_shape), options, Watch())
     assert len(got.previews) == 3
 
 
@@ -210,7 +210,7 @@ def test_no_more_pools_are_alive_for_more_views(encoder: RecordingEncoder, fusio
         return contribution
 
     views = [walls.view(3 * i) for i in range(8)]
-    pool_views(views, PATH, conditioner, SMALL.latent_shape, ConditionOptions(fusion), Watch())
+    pool_views(views, PATH, conditioner, Pool.empty(SMALL.latent_shape), ConditionOptions(fusion), Watch())
     assert pools
     assert max(alive) <= 2
 

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from pathlib import Path
 
@@ -118,3 +119,16 @@ def test_torch_gets_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setenv("GEN3C_DEVICE", device)
+    with pytest.raises(InvalidInputError, match=f"GEN3C_DEVICE is '{device}'; legal on this machine: cpu"):
+        Settings.from_environment()
+
+
+def test_networks_are_float32_on_a_cpu_and_bfloat16_on_a_gpu() -> None:
+    settings = Settings.from_environment()
+    assert (settings.device.type, settings.dtype) == ("cpu", torch.float32)
+    assert dataclasses.replace(settings, device=torch.device("cuda")).dtype == torch.bfloat16

@@ -25,7 +25,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
         options.append(given)
         return 1
 
-    for name in ("GEN3C_PRESET", "GEN3C_DEPLOYMENT", "GEN3C_CHECKPOINTS", "GEN3C_THREADS"):
+    for name in ("GEN3C_PRESET", "GEN3C_DEPLOYMENT", "GEN3C_CHECKPOINTS", "GEN3C_THREADS", "GEN3C_DEVICE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cli, "run_server", run)
     return options
@@ -37,7 +37,7 @@ def test_defaults(started: list[ServeOptions], tmp_path: Path) -> None:
     [options] = started
     assert (options.http_port, options.grpc_port, options.metrics_port) == (8000, 8001, 8002)
     assert (options.host, options.exit_timeout_s, options.run_dir) == ("127.0.0.1", 20.0, None)
-    assert options.environment == {"GEN3C_PRESET": "tiny"}
+    assert options.environment == {"GEN3C_PRESET": "tiny", "GEN3C_DEVICE": "cpu"}
 
 
 def test_settings_of_the_models_become_environment(
@@ -45,7 +45,7 @@ def test_settings_of_the_models_become_environment(
 ) -> None:
     (tmp_path / "limits.yaml").write_text("limits: {}\n")
     monkeypatch.chdir(tmp_path)
-    arguments = "--model-repository . --preset gen3c-7b --deployment limits.yaml --checkpoints . --threads 2"
+    arguments = "--model-repository . --preset gen3c-7b --deployment limits.yaml --checkpoints . --threads 2 --device cuda:1"
     CliRunner().invoke(app, [*arguments.split(), "--http-port", "0"])
     [options] = started
     # Absolute: the models run in other processes.
@@ -54,6 +54,7 @@ def test_settings_of_the_models_become_environment(
         "GEN3C_DEPLOYMENT": str(tmp_path / "limits.yaml"),
         "GEN3C_CHECKPOINTS": str(tmp_path),
         "GEN3C_THREADS": "2",
+        "GEN3C_DEVICE": "cuda:1",
     }
     assert options.http_port is None
 
