@@ -44,7 +44,7 @@ class JobModel:
         settings.apply_threads()
         preset, checkpoints = settings.preset, settings.checkpoints
         vae, vae_source = settings.load(load_vae)
-        _, dit_source = find_weights(preset, "dit.safetensors", checkpoints, untrained_seed=UNTRAINED_SEED)
+        _, dit_source = find_weights(preset, "transformer", checkpoints, untrained_seed=UNTRAINED_SEED)
         # A raw video costs more to hand over than the autoencoder's weights cost to hold twice.
         self._programs = Programs(
             dit=bls.LeafProgram(DIT),

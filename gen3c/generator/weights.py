@@ -1,34 +1,52 @@
-"""Networks with weights: read from a checkpoint directory, or untrained from a seed.
+"""Networks with weights: read from a checkpoint directory (gen3c/generator/checkpoint.py), or untrained from a seed.
 
-A checkpoint directory holds `dit.safetensors` and `vae.safetensors` in diffusers' layout. The VAE's file also holds
-the latent statistics, `latents_mean` and `latents_std`, [16, latent frames of a chunk] each.
+A checkpoint is checked whole before anything is placed on a device: the headers of all files, then every value, one
+tensor at a time. Placing reads it again, so neither step holds more than the network and one tensor.
 """
 
 import hashlib
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gen3c.errors import InvalidInputError
+from gen3c.generator.checkpoint import (
+    MANIFEST,
+    STATISTICS,
+    Component,
+    ComponentName,
+    Manifest,
+    config_problems,
+    open_component,
+    read_manifest,
+    sha256_of,
+    transformer_config,
+    vae_config,
+    value_problem,
+)
 from gen3c.generator.dit import Dit
+from gen3c.generator.signatures import LATENT_CHANNELS
 from gen3c.generator.vae import Vae
 from gen3c.presets import Preset
 
 PACKAGED = Path(__file__).parent.parent / "checkpoints"  # one folder a preset, for those that ship with the package
-_STATISTICS = ("latents_mean", "latents_std")
 _WAVELET_GAIN = 1 / 8  # undoes the factor of the inverse wavelets that follow the decoder's last convolution
+_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # safetensors' names
 
 
 @dataclass(frozen=True)
 class Provenance:
     """Where weights came from, for logs, manifests and the answer to the user."""
 
-    source: str  # "dit.safetensors" or "untrained weights (seed 0)"
-    sha256: str | None = None  # of the file
+    source: str  # "transformer" or "untrained weights (seed 0)"
+    sha256: str | None = None  # of the component's files: of what `sha256sum` prints for them, sorted by name
 
     def __str__(self) -> str:
         return self.source if self.sha256 is None else f"{self.source} (sha256 {self.sha256})"
@@ -39,17 +57,25 @@ def load_dit(
     directory: Path | None = None,
     *,
     untrained_seed: int | None = None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Dit, Provenance]:
     """The diffusion transformer of `preset`, in eval mode and without gradients.
 
     Weights come from `directory`; without one from the package, if it ships this preset's; else untrained from
-    `untrained_seed`. Raises InvalidInputError if there is none of them, or with everything wrong in the file.
+    `untrained_seed`. Raises InvalidInputError if there is none of them, or with everything that is wrong with the
+    files, in both cases before memory of `device` is taken.
     """
     with torch.device("meta"):  # shapes alone: random numbers to overwrite would take minutes at full size
         dit = Dit(preset.dit)
-    provenance = _fill(dit.transformer, preset, directory, "dit.safetensors", untrained_seed, device, dtype)
+    component, provenance = _find(preset, "transformer", directory, untrained_seed)
+    if component is None:
+        tensors = _untrained(dit.transformer, untrained_seed or 0, device, dtype)
+    else:
+        problems = config_problems(component.config, transformer_config(preset.dit))
+        _check(component, preset, _shapes(dit.transformer), problems)
+        tensors = _placed(component, device, dtype)
+    dit.transformer.load_state_dict(tensors, strict=True, assign=True)
     return dit.eval().requires_grad_(False), provenance
 
 
@@ -58,81 +84,171 @@ def load_vae(
     directory: Path | None = None,
     *,
     untrained_seed: int | None = None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Vae, Provenance]:
     """The video tokenizer of `preset`; the rest as `load_dit`. The latent statistics stay in float32."""
     with torch.device("meta"):
         vae = Vae(preset.vae, preset.latent_shape[0])
-    provenance = _fill(vae, preset, directory, "vae.safetensors", untrained_seed, device, dtype)
+    component, provenance = _find(preset, "vae", directory, untrained_seed)
+    if component is None:
+        tensors = _untrained(vae, untrained_seed or 0, device, dtype)
+    else:
+        problems = config_problems(component.config, vae_config(preset.vae))
+        problems += _statistics_problems(component.config, preset.latent_shape[0])
+        _check(component, preset, _shapes(vae), problems)
+        tensors = _placed(component, device, dtype)
+        for key in STATISTICS:
+            table = torch.tensor(component.config[key], dtype=torch.float32)
+            tensors[key] = table.view(LATENT_CHANNELS, -1).to(device)
+    vae.load_state_dict(tensors, strict=True, assign=True)
     return vae.eval().requires_grad_(False), provenance
 
 
 def find_weights(
-    preset: Preset, name: str, directory: Path | None = None, *, untrained_seed: int | None = None
+    preset: Preset, name: ComponentName, directory: Path | None = None, *, untrained_seed: int | None = None
 ) -> tuple[Path | None, Provenance]:
-    """The file that `load_dit` ("dit.safetensors") or `load_vae` ("vae.safetensors") would read, None if untrained.
+    """The folder that `load_dit` ("transformer") or `load_vae` ("vae") would read, None if untrained.
 
-    Raises InvalidInputError if there is neither.
+    The hash of the provenance takes those of the manifest for weights, whose sizes alone are compared, and when they
+    are loaded; without a manifest all files are read. Raises InvalidInputError if there is no such folder.
     """
-    path = (directory or PACKAGED / preset.name) / name
-    if path.is_file():
-        return path, Provenance(name, _sha256(path))
+    component, provenance = _find(preset, name, directory, untrained_seed)
+    return None if component is None else component.folder, provenance
+
+
+def _find(
+    preset: Preset, name: ComponentName, directory: Path | None, untrained_seed: int | None
+) -> tuple[Component | None, Provenance]:
+    root = directory or PACKAGED / preset.name
+    component = open_component(root, name)
+    if component is not None:
+        return component, Provenance(name, _digest(component, read_manifest(root)))
     if directory is None and untrained_seed is not None and preset.may_be_untrained:
         return None, Provenance(f"untrained weights (seed {untrained_seed})")
     raise InvalidInputError(
-        f"There is no {name} in {path.parent}; legal is a directory that holds the checkpoints of {preset.name}.",
+        f"There is no {name} in {root}; legal is a directory that holds the checkpoints of {preset.name}.",
         field="checkpoint",
     )
 
 
-def _fill(
-    module: nn.Module,
-    preset: Preset,
-    directory: Path | None,
-    name: str,
-    untrained_seed: int | None,
-    device: str,
-    dtype: torch.dtype,
-) -> Provenance:
-    """Give `module` its weights on `device`; the arguments are those of `load_dit`."""
-    path, provenance = find_weights(preset, name, directory, untrained_seed=untrained_seed)
-    tensors = _read(path, module, device) if path else _untrained(module, untrained_seed or 0, dtype)
-    placed = {key: tensor.to(device, torch.float32 if key in _STATISTICS else dtype) for key, tensor in tensors.items()}
-    module.load_state_dict(placed, strict=True, assign=True)
-    return provenance
+def _digest(component: Component, manifest: Manifest | None) -> str:
+    """What `sha256sum <files> | sha256sum` prints in the component's folder; the manifest stands for large files."""
+    listed = {} if manifest is None else {output.name: output.sha256 for output in manifest.outputs}
+    lines = []
+    for path in sorted(component.files):
+        known = None if path.suffix == ".json" else listed.get(f"{component.folder.name}/{path.name}")
+        lines.append(f"{known or sha256_of(path)}  {path.name}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _read(path: Path, module: nn.Module, device: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint; raises InvalidInputError with all that is wrong with it."""
-    expected = {key: list(tensor.shape) for key, tensor in module.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt", device=device) as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
-        raise InvalidInputError(f"{path} cannot be read as safetensors: {error}.", field="checkpoint") from error
-    problems = [f"{key} is missing" for key in sorted(set(expected) - set(tensors))]
-    problems += [f"{key} is unknown" for key in sorted(set(tensors) - set(expected))]
-    for key in sorted(set(expected) & set(tensors)):
-        tensor = tensors[key]
-        if list(tensor.shape) != expected[key]:
-            problems.append(f"{key} has shape {list(tensor.shape)}, legal is {expected[key]}")
-        if not tensor.is_floating_point():
-            problems.append(f"{key} is {tensor.dtype}, legal is a float type")
-        elif not tensor.isfinite().all():
-            problems.append(f"{key} has values that are not finite")
-        elif key == "latents_std" and not (tensor > 0).all():
-            problems.append(f"{key} has values that are not positive")
+def _shapes(module: nn.Module) -> dict[str, list[int]]:
+    """The shapes that a checkpoint's tensors must have."""
+    return {key: list(tensor.shape) for key, tensor in module.state_dict().items() if key not in STATISTICS}
+
+
+def _check(component: Component, preset: Preset, expected: Mapping[str, list[int]], problems: list[str]) -> None:
+    """Raise InvalidInputError with `problems` and all that is wrong with the weights of a component."""
+    problems = problems + _manifest_problems(component, preset)
+    found: dict[str, str] = {}  # the shard of each key
+    for shard in component.shards:
+        with _opened(shard) as file:
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
+                if key in found:
+                    problems.append(f"{key} is in {found[key]} and in {shard.name}")
+                found[key] = shard.name
+    for key, shard_name in (component.weight_map or {}).items():
+        if key in found and found[key] != shard_name:
+            problems.append(f"{key} is in {found[key]}, but the index says {shard_name}")
+    problems += [f"{key} is missing" for key in sorted(set(expected) - set(found))]
+    problems += [f"{key} is unknown" for key in sorted(set(found) - set(expected))]
+    for shard in component.shards:
+        with _opened(shard) as file:
+            for key in sorted(set(file.keys()) & set(expected)):
+                problems += [f"{key} {problem}" for problem in _tensor_problems(file, key, expected[key])]
     if problems:
         listing = "".join(f"\n  {problem}" for problem in problems)
-        raise InvalidInputError(f"{path} does not fit the network ({len(problems)} problems):{listing}", "checkpoint")
+        raise InvalidInputError(
+            f"{component.folder} does not fit {preset.name} ({len(problems)} problems):{listing}", field="checkpoint"
+        )
+
+
+def _tensor_problems(file: Any, key: str, expected: list[int]) -> Iterator[str]:
+    """What is wrong with one tensor; its values are read only if its header is right."""
+    header = file.get_slice(key)
+    shape, dtype = header.get_shape(), header.get_dtype()
+    if shape != expected:
+        yield f"has shape {shape}, legal is {expected}"
+    if dtype not in _FLOATS:
+        yield f"is {dtype}, legal are {', '.join(_FLOATS)}"
+    elif problem := value_problem(file.get_tensor(key)):
+        yield problem
+
+
+def _manifest_problems(component: Component, preset: Preset) -> list[str]:
+    """Where the manifest speaks of other files than those that are there."""
+    manifest = read_manifest(component.folder.parent)
+    if manifest is None:
+        return []
+    problems = []
+    if manifest.preset != preset.name:
+        problems.append(f"{MANIFEST} is of preset {manifest.preset}")
+    sizes = {output.name: output.size for output in manifest.outputs}
+    for shard in component.shards:
+        listed, size = sizes.get(f"{component.folder.name}/{shard.name}"), shard.stat().st_size
+        if listed is None:
+            problems.append(f"{shard.name} is not in {MANIFEST}")
+        elif listed != size:
+            problems.append(f"{shard.name} has {size} bytes, {MANIFEST} says {listed}")
+    return problems
+
+
+def _statistics_problems(config: Mapping[str, Any], latent_frames: int) -> list[str]:
+    """What is wrong with the latent statistics in the VAE's config.json."""
+    problems, count = [], LATENT_CHANNELS * latent_frames
+    for key in STATISTICS:
+        values = config.get(key)
+        if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+            problems.append(f"{key} is not a list of numbers")
+            continue
+        if len(values) != count:
+            problems.append(f"{key} has {len(values)} values, legal are {count} ({LATENT_CHANNELS}x{latent_frames})")
+        table = torch.tensor(values, dtype=torch.float32)
+        if problem := value_problem(table):
+            problems.append(f"{key} {problem}")
+        elif key == "latents_std" and not (table > 0).all():
+            problems.append(f"{key} has values that are not positive")
+    return problems
+
+
+def _placed(component: Component, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All tensors of a component on `device`, in memory of their own: the files may go afterwards."""
+    tensors = {}
+    for shard in component.shards:
+        with _opened(shard) as file:
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
+                tensors[key] = file.get_tensor(key).to(device, dtype, copy=True)
     return tensors
 
 
-def _untrained(module: nn.Module, seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file. Opening compares its length with its header."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise InvalidInputError(f"{path} cannot be read as safetensors: {error}.", field="checkpoint") from error
+
+
+def _untrained(module: nn.Module, seed: int, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
     """Random weights that keep activations near unit variance; the same for the same seed on every machine."""
     generator = torch.Generator().manual_seed(seed)
-    return {key: _draw(key, t.shape, generator).to(dtype) for key, t in sorted(module.state_dict().items())}
+    tensors = {}
+    for key, tensor in sorted(module.state_dict().items()):
+        drawn = _draw(key, tensor.shape, generator)
+        tensors[key] = drawn.to(device, torch.float32 if key in STATISTICS else dtype)
+    return tensors
 
 
 def _draw(key: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
@@ -142,8 +258,3 @@ def _draw(key: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
         return torch.ones(shape)
     gain = _WAVELET_GAIN if key.startswith("decoder.conv_out.conv_t") else 1.0
     return torch.randn(shape, generator=generator) * (gain / math.sqrt(math.prod(shape[1:])))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

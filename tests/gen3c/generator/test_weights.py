@@ -1,11 +1,14 @@
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from checkpoint_files import change_config, save_transformer, save_vae
+from safetensors.torch import load_file, save_file
 
 from gen3c.errors import InvalidInputError
 from gen3c.generator import weights
+from gen3c.generator.checkpoint import INDEX, STATISTICS, WEIGHTS
 from gen3c.generator.dit import Dit
 from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder
 from gen3c.generator.weights import load_dit, load_vae
@@ -22,6 +25,10 @@ def vae_state(seed: int = 0) -> dict[str, torch.Tensor]:
     return load_vae(TINY, untrained_seed=seed)[0].state_dict()
 
 
+def dit_state() -> dict[str, torch.Tensor]:
+    return load_dit(TINY, untrained_seed=0)[0].transformer.state_dict()
+
+
 def test_a_seed_decides_untrained_weights_whatever_ran_before():
     first, provenance = load_dit(TINY, untrained_seed=7)
     torch.manual_seed(123)
@@ -36,17 +43,29 @@ def test_a_seed_decides_untrained_weights_whatever_ran_before():
 
 
 def test_a_checkpoint_returns_as_it_was_saved(tmp_path):
-    vae, dit = vae_state(), load_dit(TINY, untrained_seed=0)[0].transformer.state_dict()
-    save_file({key: value.half() for key, value in vae.items()}, tmp_path / "vae.safetensors")
-    save_file(dit, tmp_path / "dit.safetensors")
+    vae, dit = vae_state(), dit_state()
+    vae["latents_mean"] = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    save_vae(tmp_path, TINY, {key: value if key in STATISTICS else value.half() for key, value in vae.items()})
+    save_transformer(tmp_path, TINY, dit)
     loaded, provenance = load_vae(TINY, tmp_path)
     for key, value in loaded.state_dict().items():
         assert value.dtype == torch.float32
-        assert torch.equal(value, vae[key].half().float())
-    assert provenance.source == "vae.safetensors"
+        assert torch.equal(value, vae[key] if key in STATISTICS else vae[key].half().float())
+    assert provenance.source == "vae"
     assert provenance.sha256 in str(provenance)
     assert len(provenance.sha256) == 64
     reloaded = load_dit(TINY, tmp_path)[0].transformer.state_dict()
+    assert all(torch.equal(reloaded[key], value) for key, value in dit.items())
+
+
+def test_shards_are_as_good_as_one_file(tmp_path):
+    dit = dit_state()
+    folder = save_transformer(tmp_path, TINY, dit, shards=3)
+    reloaded = load_dit(TINY, tmp_path)[0].transformer.state_dict()
+    assert all(torch.equal(reloaded[key], value) for key, value in dit.items())
+    # What was loaded does not hang on the files.
+    for path in folder.glob("*.safetensors"):
+        path.write_bytes(b"")
     assert all(torch.equal(reloaded[key], value) for key, value in dit.items())
 
 
@@ -56,49 +75,154 @@ def test_narrow_weights_keep_the_statistics_in_float32():
     assert state["quant_conv.weight"].dtype == torch.bfloat16
 
 
-def test_all_problems_of_a_file_are_listed(tmp_path):
+def test_all_problems_of_a_component_are_listed(tmp_path):
     state = vae_state()
     del state["quant_conv.bias"]
     state["extra"] = torch.zeros(1)
     state["latents_mean"] = torch.zeros(16, 16)
     state["latents_std"] = torch.zeros(16, 4)
     state["post_quant_conv.bias"] = torch.full((16,), torch.nan)
+    state["post_quant_conv.weight"] = torch.full((16, 16, 1, 1), -torch.inf)
     state["decoder.norm_out.norm.bias"] = torch.zeros(32, dtype=torch.int32)
-    save_file(state, tmp_path / "vae.safetensors")
+    change_config(save_vae(tmp_path, TINY, state), num_layers=3)
     with pytest.raises(InvalidInputError) as error:
         load_vae(TINY, tmp_path)
     for part in (
-        "(6 problems)",
+        "does not fit tiny (9 problems)",
+        "config.json: num_layers is 3, legal is 2",
         "quant_conv.bias is missing",
         "extra is unknown",
-        "latents_mean has shape [16, 16], legal is [16, 4]",
+        "latents_mean has 256 values, legal are 64 (16x4)",
         "latents_std has values that are not positive",
         "post_quant_conv.bias has values that are not finite",
-        "decoder.norm_out.norm.bias is torch.int32",
+        "post_quant_conv.weight has shape [16, 16, 1, 1], legal is [16, 16, 1, 1, 1]",
+        "post_quant_conv.weight has values that are not finite",
+        "decoder.norm_out.norm.bias is I32, legal are F32, F16, BF16",
     ):
         assert part in str(error.value)
 
 
-def test_a_broken_file_is_refused(tmp_path):
-    (tmp_path / "vae.safetensors").write_bytes(b"not a checkpoint")
-    with pytest.raises(InvalidInputError, match="cannot be read as safetensors"):
+def renamed(folder: Path) -> None:
+    state = load_file(folder / WEIGHTS)
+    save_file({key.replace("proj_out", "proj_in"): tensor for key, tensor in state.items()}, folder / WEIGHTS)
+
+
+def reshaped(folder: Path) -> None:
+    state = load_file(folder / WEIGHTS)
+    save_file(state | {"time_embed.norm.weight": torch.ones(191)}, folder / WEIGHTS)
+
+
+def not_a_number(folder: Path) -> None:
+    state = load_file(folder / WEIGHTS)
+    state["transformer_blocks.2.ff.net.2.weight"][5, 7] = torch.nan
+    save_file(state, folder / WEIGHTS)
+
+
+def truncated(folder: Path) -> None:
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.truncate((folder / WEIGHTS).stat().st_size - 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (renamed, ["proj_out.weight is missing", "proj_in.weight is unknown"]),
+        (reshaped, ["time_embed.norm.weight has shape [191], legal is [192]"]),
+        (not_a_number, ["transformer_blocks.2.ff.net.2.weight has values that are not finite"]),
+        (truncated, ["cannot be read as safetensors"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_bad_checkpoint_is_refused_before_the_gpu_is_touched(tmp_path, monkeypatch, spoil, parts):
+    spoil(save_transformer(tmp_path, TINY, dit_state()))
+    touched = []
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: touched.append(True))  # what every use of CUDA starts with
+    with pytest.raises(InvalidInputError) as error:
+        load_dit(TINY, tmp_path, device="cuda")
+    assert all(part in str(error.value) for part in parts)
+    assert not touched
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a good checkpoint gets as far as CUDA, which is there")
+def test_a_good_checkpoint_gets_as_far_as_the_gpu(tmp_path):
+    save_transformer(tmp_path, TINY, dit_state())
+    with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):
+        load_dit(TINY, tmp_path, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"weight_map": 3}', "has no weight_map"),
+        ('{"weight_map": {"a": "../vae/x.safetensors"}}', "names '../vae/x.safetensors'"),
+        ('{"weight_map": {"a": "absent.safetensors"}}', "names 'absent.safetensors'"),
+    ],
+)
+def test_a_broken_index_is_refused(tmp_path, content, message):
+    folder = save_transformer(tmp_path, TINY, {"a": torch.zeros(1), "b": torch.zeros(1)}, shards=2)
+    (folder / INDEX).write_text(content)
+    with pytest.raises(InvalidInputError, match=message):
+        load_dit(TINY, tmp_path)
+
+
+def test_shards_that_contradict_their_index_are_refused(tmp_path):
+    dit = dit_state()
+    folder = save_transformer(tmp_path, TINY, dit, shards=2)
+    first, second = sorted(folder.glob("*-of-*"))
+    moved = next(iter(load_file(first)))
+    save_file(load_file(second) | {moved: dit[moved]}, second)
+    with pytest.raises(InvalidInputError, match=f"{moved} is in {first.name} and in {second.name}"):
+        load_dit(TINY, tmp_path)
+    save_file({key: tensor for key, tensor in load_file(first).items() if key != moved}, first)
+    with pytest.raises(InvalidInputError, match=f"{moved} is in {second.name}, but the index says {first.name}"):
+        load_dit(TINY, tmp_path)
+
+
+def test_a_component_without_its_parts_is_refused(tmp_path):
+    folder = save_vae(tmp_path, TINY, vae_state())
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(InvalidInputError, match="holds neither"):
+        load_vae(TINY, tmp_path)
+    (folder / "config.json").unlink()
+    with pytest.raises(InvalidInputError, match=r"has no config\.json"):
         load_vae(TINY, tmp_path)
 
 
-def test_a_named_directory_without_the_file_never_falls_back(tmp_path):
+def manifest(**changes: object) -> str:
+    output = {"name": f"vae/{WEIGHTS}", "sha256": "ab" * 32, "size": 7, "tensors": 1}
+    content = {"version": 1, "preset": "gen3c-7b", "sources": [], "outputs": [output], "packages": {}}
+    return json.dumps(content | changes)
+
+
+def test_files_that_contradict_the_manifest_are_refused(tmp_path):
+    size = (save_vae(tmp_path, TINY, vae_state()) / WEIGHTS).stat().st_size
+    (tmp_path / "manifest.json").write_text(manifest())
+    with pytest.raises(InvalidInputError) as error:
+        load_vae(TINY, tmp_path)
+    assert "manifest.json is of preset gen3c-7b" in str(error.value)
+    assert f"{WEIGHTS} has {size} bytes, manifest.json says 7" in str(error.value)
+    (tmp_path / "manifest.json").write_text(manifest(preset="tiny", outputs=[]))
+    with pytest.raises(InvalidInputError, match=f"{WEIGHTS} is not in manifest"):
+        load_vae(TINY, tmp_path)
+    (tmp_path / "manifest.json").write_text(manifest(version=2))
+    with pytest.raises(InvalidInputError, match="is not a manifest: version"):
+        load_vae(TINY, tmp_path)
+
+
+def test_a_named_directory_without_the_component_never_falls_back(tmp_path):
     with pytest.raises(InvalidInputError, match="There is no vae"):
         load_vae(TINY, tmp_path, untrained_seed=0)
-    with pytest.raises(InvalidInputError, match="There is no dit"):
+    with pytest.raises(InvalidInputError, match="There is no transformer"):
         load_dit(TINY)
 
 
-def test_packaged_weights_come_before_untrained_ones(tmp_path: Path):
+def test_packaged_weights_come_before_untrained_ones(tmp_path):
     state = vae_state(seed=5)
-    folder = tmp_path / "package" / "tiny"
-    folder.mkdir(parents=True)
-    save_file(state, folder / "vae.safetensors")
+    save_vae(tmp_path / "package" / "tiny", TINY, state)
     loaded, provenance = load_vae(TINY, untrained_seed=0)
-    assert provenance.source == "vae.safetensors"
+    assert provenance.source == "vae"
     assert torch.equal(loaded.quant_conv.weight, state["quant_conv.weight"])
     assert load_dit(TINY, untrained_seed=0)[1].source == "untrained weights (seed 0)"
 

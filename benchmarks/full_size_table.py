@@ -1,0 +1,87 @@
+"""The results of benchmarks/h200.py as Markdown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def table(folder: Path) -> str:
+    """All that `folder` holds: stage by stage, multiplied out to a job, and the whole jobs beside it."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    parts = []
+    if "networks" in found:
+        parts.append(_networks(found["networks"]))
+    if "memory" in found:
+        parts.append(_memory(found["memory"]))
+    for name, title in (("job", "One whole job in one process"), ("serve", "The same job through Triton")):
+        if name in found:
+            parts.append(_job(found[name], title))
+    return "\n".join(parts)
+
+
+def _about(entry: dict[str, Any]) -> str:
+    about = entry["about"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"{about['gpu']}, driver {about['driver']}, Python {about['python']}, {versions}; commit {about['commit']}\n\n"
+        f"    {about['command']}\n"
+    )
+
+
+def _networks(entry: dict[str, Any]) -> str:
+    lines = [
+        "## Stage by stage\n",
+        _about(entry),
+        "Medians of three passes in one run. *Job* is the median times the passes of a job: multiplied out.\n",
+        "| stage | passes | ours, s | peer, s | ratio | ours, job s | peer, job s | ours, peak GiB | peer, peak GiB "
+        "| difference |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    ours = peer = compared = 0.0
+    for row in entry["result"]:
+        job, other = row["ours_s"] * row["times"], (row["peer_s"] or 0) * row["times"]
+        ours, peer = ours + job, peer + other
+        compared += job if row["peer_s"] else 0
+        lines.append(
+            f"| {row['stage']} | {row['times']} | {row['ours_s']:.4f} | {_figure(row['peer_s'], '.4f')} "
+            f"| {_figure(row['peer_s'] and row['ours_s'] / row['peer_s'], '.3f')} | {job:.2f} "
+            f"| {_figure(row['peer_s'] and other, '.2f')} | {row['ours_peak_gib']:.1f} "
+            f"| {_figure(row['peer_peak_gib'], '.1f')} | {_figure(row['difference'], '.2g')} |"
+        )
+    lines.append(
+        f"| all with a peer | | | | {compared / peer:.3f} | {compared:.1f} | {peer:.1f} | | | |\n"
+        f"| all | | | | | {ours:.1f} | | | | |\n"
+    )
+    return "\n".join(lines)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _memory(entry: dict[str, Any]) -> str:
+    few, many = (entry["result"][n] for n in ("2", "16"))
+    return (
+        "## Memory of condition building\n\n"
+        f"{_about(entry)}\nPeak of allocated memory, both networks' weights included: {few:.3f} GiB with 2 views, "
+        f"{many:.3f} GiB with 16: ratio {many / few if few else 0:.4f}.\n"
+    )
+
+
+def _job(entry: dict[str, Any], title: str) -> str:
+    result = entry["result"]
+    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result["stages_s"].items())
+    lines = [f"## {title}\n", _about(entry), f"- wall time {result['wall_s']:.1f} s; stages (s): {stages}"]
+    lines.append(
+        f"- in networks and rendering {result['inside_s']:.1f} s; outside of them "
+        f"{100 * result['outside_share']:.2f} % of the job"
+    )
+    for key, unit in (("seconds", "s in calls of"), ("computed_s", "s computed, by Triton's statistics:")):
+        if key in result:
+            lines.append(f"- {unit} " + ", ".join(f"{name} {s:.2f}" for name, s in result[key].items()))
+    if "peak_gib" in result:
+        lines.append(f"- GPU memory: {result['peak_gib']:.1f} GiB allocated, {result['reserved_gib']:.1f} GiB reserved")
+    if "gpu_used_gib" in result:
+        lines.append(f"- GPU memory of all processes: {result['gpu_used_gib']:.1f} GiB at most")
+        lines.append(f"- ready {result['start_s']:.1f} s after the start")
+    return "\n".join(lines) + "\n"
