@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gen3c.errors import InvalidInputError
 from gen3c.generator.scheduler import SIGMA_DATA
 from gen3c.generator.signatures import LATENT_CHANNELS
-from gen3c.generator.vae_layers import HaarPatch, HaarUnpatch, flatten_convolutions
+from gen3c.generator.vae_layers import HaarPatch, HaarUnpatch, attend_frame_by_frame, flatten_convolutions
 from gen3c.presets import VaeConfig
 
 FRAMES_PER_LATENT = 8
@@ -38,6 +38,7 @@ class Vae(nn.Module):
         self.decoder = autoencoder.decoder
         self.decoder.unpatch_embed = HaarUnpatch()
         flatten_convolutions(self)
+        attend_frame_by_frame(self)
         self.register_buffer("latents_mean", torch.zeros(LATENT_CHANNELS, latent_frames))
         self.register_buffer("latents_std", torch.ones(LATENT_CHANNELS, latent_frames))
 

@@ -1,11 +1,15 @@
-"""Layers of the video tokenizer in a form that is fast on CPUs and easy to export.
+"""Layers of the video tokenizer in a form that is fast, small in memory and easy to export.
 
 They have the parameters and the arithmetic of diffusers' layers, which run depthwise 3-D convolutions for the wavelets
 and 3-D kernels for convolutions that are flat in time or in space. On two cores these halve the time of the encoder.
 """
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_cosmos import CosmosCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_cosmos import (
+    CosmosCausalAttention,
+    CosmosCausalConv3d,
+    CosmosSpatialAttentionProcessor2_0,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,6 +68,37 @@ class FlatCausalConv(nn.Module):
             x = torch.cat([x[:, :, :1].expand(-1, -1, self.pad_time, -1, -1), x], dim=2)
         y = F.conv2d(x.flatten(3), self.weight[..., 0], self.bias, (self.stride[0], 1))
         return y.reshape(*y.shape[:3], height, width)
+
+
+class FrameAttention:
+    """Attention within each frame, one frame after the other; the arithmetic of diffusers' spatial processor.
+
+    No fused kernel takes a head of 512, so the scores are real tensors: 25 GB for all frames of 704x1280 together.
+    """
+
+    def __call__(
+        self,
+        attn: CosmosCausalAttention,
+        hidden_states: Tensor,  # [b,c,t,h,w]
+        attention_mask: Tensor | None = None,  # noqa: ARG002 (diffusers' interface; within a frame there is none)
+    ) -> Tensor:
+        normed = attn.norm(hidden_states)
+        query, key, value = (  # [b,t,h*w,c]
+            project(normed).permute(0, 2, 3, 4, 1).flatten(2, 3) for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        frames = [
+            F.scaled_dot_product_attention(query[:, i], key[:, i], value[:, i]) for i in range(hidden_states.shape[2])
+        ]
+        mixed = torch.stack(frames, dim=1).unflatten(2, hidden_states.shape[3:]).permute(0, 4, 1, 2, 3)
+        result: Tensor = attn.to_out[0](mixed) + hidden_states
+        return result
+
+
+def attend_frame_by_frame(module: nn.Module) -> None:
+    """Give every spatial attention inside `module` the processor above."""
+    for child in module.modules():
+        if isinstance(child, CosmosCausalAttention) and isinstance(child.processor, CosmosSpatialAttentionProcessor2_0):
+            child.processor = FrameAttention()
 
 
 def flatten_convolutions(module: nn.Module) -> None:

@@ -2,12 +2,14 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_cosmos import (
     AutoencoderKLCosmos,
+    CosmosCausalAttention,
     CosmosCausalConv3d,
     CosmosPatchEmbed3d,
+    CosmosSpatialAttentionProcessor2_0,
     CosmosUnpatcher3d,
 )
 
-from gen3c.generator.vae_layers import FlatCausalConv, HaarPatch, HaarUnpatch
+from gen3c.generator.vae_layers import FlatCausalConv, FrameAttention, HaarPatch, HaarUnpatch, attend_frame_by_frame
 from gen3c.generator.weights import load_vae
 from gen3c.presets import TINY
 
@@ -51,3 +53,13 @@ def test_the_whole_tokenizer_equals_diffusers_with_the_same_state_dict():
         z = vae.quant_conv(vae.encoder(video))
         torch.testing.assert_close(z, twin.encode(video).latent_dist.mode(), atol=1e-5, rtol=0)
         torch.testing.assert_close(vae.decoder(vae.post_quant_conv(z)), twin.decode(z).sample, atol=1e-4, rtol=0)
+
+
+def test_attention_a_frame_at_a_time_equals_diffusers():
+    attention = CosmosCausalAttention(1, 16, processor=CosmosSpatialAttentionProcessor2_0()).eval()
+    x = noise(2, 16, 3, 6, 10)
+    with torch.inference_mode():
+        together = attention(x)
+        attend_frame_by_frame(attention)
+        assert isinstance(attention.processor, FrameAttention)
+        torch.testing.assert_close(attention(x), together, atol=1e-6, rtol=0)
