@@ -1,5 +1,6 @@
 """The 3-D cache: what the scene knows, as coloured points per source view."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,13 @@ RELIABILITY_THRESHOLD = 0.05  # of the relative depth range in a window; the rel
 _WINDOW = 5
 _SLOPE_ALLOWANCE = 8
 _FRAMES_AT_ONCE = 4  # renderings held in memory together; about 25 MB each at 704x1280
+
+MAX_DEPTH = 1e4  # scene units: what lies farther is put here
+REFERENCE_MAX_DEPTH = 100.0  # where the released GEN3C puts it, and unknown depth with it
+
+# Pictures that one call of the reference implementations renders, which their splat weights depend on.
+UPSTREAM_CALL = 2
+FORK_CALL = 32
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,12 @@ def _bend(depth: Tensor) -> Tensor:
     return torch.nan_to_num(torch.stack(bends), nan=0.0).amax(0)  # no opinion where a neighbour is unknown
 
 
+def bounded_depth(depth: Tensor, *, reference: bool = False) -> Tensor:
+    """Depth of any shape within [0, MAX_DEPTH]; NaN becomes 0 = unknown, in the reference its largest depth."""
+    largest = REFERENCE_MAX_DEPTH if reference else MAX_DEPTH
+    return torch.nan_to_num(depth, nan=largest if reference else 0.0).clamp(0, largest)
+
+
 def cache_view(
     image: Tensor,  # [3,h,w] in [-1,1]
     depth: Tensor,  # [h,w] z-depth, 0 = unknown
@@ -86,16 +100,22 @@ def cache_view(
     *,
     min_confidence: float = 0.0,
     reliability: float | None = RELIABILITY_THRESHOLD,
+    reference: bool = False,
 ) -> CachedView:
     """Unproject one view; points of unknown, unreliable or doubtful depth are kept out.
 
-    `reliability` is the threshold of `reliable_mask`; None keeps every known depth.
+    `reliability` is the threshold of `reliable_mask`; None keeps every known depth. `reference` filters as the released
+    GEN3C does: every depth counts as known (0 lies at the world's origin), and the boundary is that of the fixed
+    threshold RELIABILITY_THRESHOLD.
     """
-    smooth = reliable_mask(depth[None, None], reliability if reliability is not None else RELIABILITY_THRESHOLD)[0]
-    usable = (depth > 0) & (confidence > 0) & (confidence >= min_confidence)
+    threshold = RELIABILITY_THRESHOLD if reliability is None else reliability
+    smooth = reliable_mask(depth[None, None], threshold, reference=reference)[0]
+    known = torch.ones_like(depth, dtype=torch.bool) if reference else depth > 0
+    usable = known & (confidence > 0) & (confidence >= min_confidence)
     mask = usable[None] & smooth if reliability is not None else usable[None]
+    boundary = ~reliable_mask(depth[None, None], reference=True)[0, 0] if reference else ~smooth[0]
     points = unproject(depth[None], w2c[None], K[None])[0]
-    return CachedView(image, points, mask, ~smooth[0], depth > 0)
+    return CachedView(image, points, mask, boundary, known)
 
 
 def render(
@@ -107,19 +127,29 @@ def render(
     foreground_masking: bool = False,
 ) -> Warp:
     """One view seen from t target cameras: t pictures. Peak memory beyond the result does not grow with t."""
+    return render_each([view] * len(w2c), w2c, K, size, foreground_masking=foreground_masking)
+
+
+def render_each(
+    views: Sequence[CachedView],  # t of them: view i is what camera i sees
+    w2c: Tensor,  # [t,4,4] target cameras
+    K: Tensor,  # [t,3,3]
+    size: tuple[int, int],
+    *,
+    foreground_masking: bool = False,
+    call_size: int | None = None,
+) -> Warp:
+    """Each view from its own target camera: t pictures.
+
+    The released GEN3C renders such a list in calls of `call_size` pictures (UPSTREAM_CALL, FORK_CALL), within which
+    the splat weights depend on the farthest point of any picture. By default no picture depends on another.
+    """
     parts = []
-    for start in range(0, len(w2c), _FRAMES_AT_ONCE):
-        cameras = w2c[start : start + _FRAMES_AT_ONCE]
-        intrinsics = K[start : start + _FRAMES_AT_ONCE]
-        n = len(cameras)
-        points = view.points.expand(n, -1, -1, -1)
-        warp = forward_warp(
-            points, view.image.expand(n, -1, -1, -1), view.mask.expand(n, -1, -1, -1), cameras, intrinsics, size
+    for start in range(0, len(views), call_size or _FRAMES_AT_ONCE):
+        together = slice(start, start + (call_size or _FRAMES_AT_ONCE))
+        warp = _render_call(
+            views[together], w2c[together], K[together], size, foreground_masking, call_size is not None
         )
-        if foreground_masking:
-            boundary = view.boundary.expand(n, -1, -1)
-            known = view.known.expand(n, -1, -1)
-            warp = mask_foreground(warp, points, boundary, cameras, intrinsics, known)
         parts.append(warp)
     return Warp(
         torch.cat([p.image for p in parts]),
@@ -127,6 +157,48 @@ def render(
         torch.cat([p.depth for p in parts]),
         torch.cat([p.weight for p in parts]),
     )
+
+
+def render_all(
+    views: Sequence[CachedView],  # n
+    w2c: Tensor,  # [t,4,4] target cameras
+    K: Tensor,  # [t,3,3]
+    size: tuple[int, int],
+    *,
+    foreground_masking: bool = False,
+    call_size: int | None = None,
+) -> Warp:
+    """Every view from every target camera: t*n pictures, those of camera 0 first. `call_size` as in `render_each`."""
+    n = len(views)
+    return render_each(
+        list(views) * len(w2c),
+        w2c.repeat_interleave(n, dim=0),
+        K.repeat_interleave(n, dim=0),
+        size,
+        foreground_masking=foreground_masking,
+        call_size=call_size,
+    )
+
+
+def _render_call(
+    views: Sequence[CachedView], w2c: Tensor, K: Tensor, size: tuple[int, int], masking: bool, joint: bool
+) -> Warp:
+    """A few pictures of `render_each`; `joint`: their splat weights share one normaliser."""
+    points = _batch([view.points for view in views])
+    image, mask = _batch([view.image for view in views]), _batch([view.mask for view in views])
+    warp = forward_warp(points, image, mask, w2c, K, size, normaliser="call" if joint else "image")
+    if not masking:
+        return warp
+    boundary, known = _batch([view.boundary for view in views]), _batch([view.known for view in views])
+    return mask_foreground(warp, points, boundary, w2c, K, known)
+
+
+def _batch(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors along a new first axis; without a copy if all are one and the same."""
+    first = tensors[0]
+    if all(tensor is first for tensor in tensors):
+        return first.expand(len(tensors), *first.shape)
+    return torch.stack(list(tensors))
 
 
 def center_depth(depth: Tensor, confidence: Tensor) -> float:
