@@ -109,10 +109,12 @@ class Choice:
 def choose_views(frame_coverage: Tensor, near_full: float = NEAR_FULL) -> Choice:
     """The released GEN3C's selection, from the covered share of every frame, [v,t].
 
-    Keeps the two views with the most coverage over the chunk, best first, ties to the lower index. In a frame where
-    one of them covers at least `near_full`, only the first such view is shown.
+    Of more than two views it keeps the two with the most coverage over the chunk, best first, ties to the lower index.
+    In a frame where one of them covers at least `near_full`, only the first such view is shown.
     """
-    order = torch.argsort(frame_coverage.double().sum(1), descending=True, stable=True)[:BUFFERS]
+    order = torch.arange(len(frame_coverage))
+    if len(order) > BUFFERS:
+        order = torch.argsort(frame_coverage.double().sum(1), descending=True, stable=True)[:BUFFERS]
     kept = frame_coverage[order]  # [k,t]
     nearly = kept >= near_full
     first = nearly & (nearly.int().cumsum(0) == 1)

@@ -26,6 +26,7 @@ class DitConfig:
     text_dim: int = 1024
     text_tokens: int = 512
     max_size: tuple[int, int, int] = (128, 240, 240)
+    rope: Literal["float32", "bfloat16"] = "float32"  # in what position angles are computed (gen3c.generator.rope)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ GEN3C_7B = Preset(
     chunk_frames=121,
     geometry_side=1280,
     vae=VaeConfig(encoder_channels=(128, 256, 512, 512), decoder_channels=(256, 512, 512, 512)),
-    dit=DitConfig(layers=28, heads=32, head_dim=128, adaln_lora_dim=256),
+    dit=DitConfig(layers=28, heads=32, head_dim=128, adaln_lora_dim=256, rope="bfloat16"),  # as released
     steps=35,
     guidance=1.0,
 )

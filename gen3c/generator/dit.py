@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gen3c.errors import InvalidInputError
+from gen3c.generator.rope import RotaryAngles
 from gen3c.generator.signatures import CACHE_CHANNELS, LATENT_CHANNELS
 from gen3c.presets import DitConfig
 
@@ -44,6 +45,7 @@ class Dit(nn.Module):
             rope_scale=(2.0, 1.0, 1.0),
             extra_pos_embed_type="learnable",
         )
+        self.transformer.rope = RotaryAngles(config.head_dim, precision=config.rope)
         for block in self.transformer.transformer_blocks:
             block.attn1.set_processor(AttentionProcessor())
             block.attn2.set_processor(AttentionProcessor())

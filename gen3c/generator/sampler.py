@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gen3c.errors import InvalidInputError
 from gen3c.generator.condition import ChunkCondition
-from gen3c.generator.scheduler import SIGMA_DATA, SIGMA_MAX, Preconditioning, edm_sigmas
+from gen3c.generator.scheduler import SIGMA_MAX, Preconditioning, edm_sigmas
 from gen3c.geometry.types import Watch
 from gen3c.program import Program
 
@@ -47,13 +47,13 @@ def sample_chunk(
     held = seed + AUGMENT_SIGMA * augment_noise(condition.noise_shape, augment_seed)[:, :, :1].to(device)
     latent = noise.to(device, torch.float32) * math.sqrt(SIGMA_MAX**2 + 1)
 
-    for step, (sigma, sigma_next) in enumerate(pairwise(edm_sigmas(steps).tolist())):
+    held_scale = Preconditioning.at(AUGMENT_SIGMA).c_in
+    for step, (sigma, sigma_next) in enumerate(pairwise(edm_sigmas(steps))):
         watch.step("denoise", step, steps)
         at = Preconditioning.at(sigma)
-        is_held = sigma > AUGMENT_SIGMA
+        is_held = bool(sigma > AUGMENT_SIGMA)
         if is_held:
-            scale = math.hypot(sigma, SIGMA_DATA) / math.hypot(AUGMENT_SIGMA, SIGMA_DATA)
-            latent = _with_first_frame(latent, held * scale)
+            latent = _with_first_frame(latent, held * held_scale / at.c_in)  # in this order: it decides the last bit
         denoised = at.c_skip * latent + at.c_out * predict(latent * at.c_in, at.c_noise)
         if is_held:
             denoised = _with_first_frame(denoised, seed)
@@ -88,19 +88,19 @@ def augment_noise(shape: tuple[int, ...], seed: int) -> Tensor:
 
 def _guided(
     dit: Program, condition: ChunkCondition, guidance: float, batch_guidance: bool
-) -> Callable[[Tensor, float], Tensor]:
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The guided network as a function of the scaled latent and 0.25 ln(sigma)."""
     cond = condition.dit_inputs(conditional=True)
     uncond = condition.dit_inputs(conditional=False)
     both = {name: torch.cat([cond[name], uncond[name]]) for name in cond} | {"FPS": cond["FPS"]}
 
-    def call(fixed: dict[str, Tensor], latent: Tensor, c_noise: float) -> Tensor:
+    def call(fixed: dict[str, Tensor], latent: Tensor, c_noise: Tensor) -> Tensor:
         batch = fixed["CACHE"].shape[0]
-        timestep = torch.full((batch,), c_noise, device=latent.device)
+        timestep = c_noise.to(latent.device).expand(batch)
         latent = latent.expand(batch, *latent.shape[1:])
         return dit({**fixed, "LATENT": latent, "TIMESTEP": timestep})["OUT"].float()
 
-    def predict(latent: Tensor, c_noise: float) -> Tensor:
+    def predict(latent: Tensor, c_noise: Tensor) -> Tensor:
         if guidance == 0:
             return call(cond, latent, c_noise)
         if batch_guidance:

@@ -4,7 +4,6 @@ These few lines stand for diffusers' `EDMEulerScheduler`: it keeps the step inde
 object to one request, and has no place for the frame that GEN3C holds.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -33,20 +32,24 @@ def edm_sigmas(steps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """How the network is used at one noise level: x0 = c_skip * x + c_out * F(c_in * x, c_noise) (paper, table 1)."""
+    """How the network is used at one noise level: x0 = c_skip * x + c_out * F(c_in * x, c_noise) (paper, table 1).
 
-    c_in: float
-    c_skip: float
-    c_out: float
-    c_noise: float
+    Float32 scalars, rounded after every operation as in the reference.
+    """
+
+    c_in: Tensor
+    c_skip: Tensor
+    c_out: Tensor
+    c_noise: Tensor
 
     @classmethod
-    def at(cls, sigma: float) -> "Preconditioning":
+    def at(cls, sigma: Tensor | float) -> "Preconditioning":
         """The coefficients for sigma > 0."""
+        sigma = torch.as_tensor(sigma, dtype=torch.float32)
         total = sigma**2 + SIGMA_DATA**2
         return cls(
-            c_in=1 / math.sqrt(total),
+            c_in=1 / total**0.5,
             c_skip=SIGMA_DATA**2 / total,
-            c_out=sigma * SIGMA_DATA / math.sqrt(total),
-            c_noise=0.25 * math.log(sigma),
+            c_out=sigma * SIGMA_DATA / total**0.5,
+            c_noise=0.25 * sigma.log(),
         )

@@ -89,7 +89,8 @@ class FrameAttention:
         frames = [
             F.scaled_dot_product_attention(query[:, i], key[:, i], value[:, i]) for i in range(hidden_states.shape[2])
         ]
-        mixed = torch.stack(frames, dim=1).unflatten(2, hidden_states.shape[3:]).permute(0, 4, 1, 2, 3)
+        batch, _, t, height, width = hidden_states.shape
+        mixed = torch.stack(frames, dim=1).view(batch, t, height, width, -1).permute(0, 4, 1, 2, 3)
         result: Tensor = attn.to_out[0](mixed) + hidden_states
         return result
 
