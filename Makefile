@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INPUT ?=
 OUTPUT ?= outputs/demo
 TORCH_INDEX ?=
+GOLDEN ?= ../shared/golden
 
 # Threads that spin while they wait starve the servers that the tests start on the same cores.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-slow lint format bench clean
+.PHONY: help install demo serve test test-slow golden lint format bench clean
 
 help:  ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ test: install  ## run the fast tests, the real server included
 
 test-slow: install  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+golden: install  ## compare with the reference implementations' vectors in GOLDEN=DIR, array by array
+	$(BIN)/python -m tests.golden "$(GOLDEN)"
 
 lint: install  ## check style and types
 	$(BIN)/ruff check .

@@ -1,20 +1,20 @@
 import pytest
 import torch
 
-from gen3c.cache3d import CachedView, cache_view, center_depth, reliable_mask, render
+from gen3c.cache3d import (
+    CachedView,
+    bounded_depth,
+    cache_view,
+    center_depth,
+    reliable_mask,
+    render,
+    render_all,
+    render_each,
+)
 from gen3c.errors import InvalidInputError
 from gen3c.fit import FitMode, fit_view
 
 K = torch.tensor([[60.0, 0, 19.5], [0, 60, 11.5], [0, 0, 1]])
-
-
-@pytest.mark.parametrize(
-    ("depth", "mask", "threshold"),
-    [("depth", "mask_005", 0.05), ("depth", "mask_0018", 0.018), ("depth_with_holes", "mask_holes_005", 0.05)],
-)
-def test_reliability_matches_the_reference(golden, depth: str, mask: str, threshold: float) -> None:
-    v = golden("gen3c/reliable_mask.npz")
-    assert torch.equal(reliable_mask(v[depth], threshold, reference=True), v[mask])
 
 
 def test_reliability_rejects_jumps_and_nothing_else() -> None:
@@ -58,6 +58,66 @@ def test_a_frame_does_not_depend_on_how_many_are_rendered_together() -> None:
         alone = render(view, w2c[6:7], K[None], (24, 40), foreground_masking=masking)
         assert torch.equal(together.image[6:7], alone.image)
         assert together.image.shape == (9, 3, 24, 40)
+
+
+def rough_views(count: int) -> list[CachedView]:
+    """Walls at depth 2, 3, 4 ... of random colours, seen from the identity."""
+    g = torch.Generator().manual_seed(0)
+    return [
+        cache_view(
+            torch.rand(3, 24, 40, generator=g),
+            torch.rand(24, 40, generator=g) + 2 + i,
+            torch.ones(24, 40),
+            torch.eye(4),
+            K,
+            reliability=None,
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("masking", [False, True])
+def test_all_views_are_rendered_camera_by_camera(masking: bool) -> None:
+    views = rough_views(3)
+    w2c = torch.eye(4).repeat(2, 1, 1)
+    w2c[:, 0, 3] = torch.tensor([0.03, 0.07])
+    everything = render_all(views, w2c, K.expand(2, 3, 3), (24, 40), foreground_masking=masking)
+    assert len(everything.image) == 6
+    for t in range(2):
+        for n, view in enumerate(views):
+            alone = render(view, w2c[t : t + 1], K[None], (24, 40), foreground_masking=masking)
+            assert torch.equal(everything.image[3 * t + n], alone.image[0])
+
+
+def test_pictures_of_one_call_of_the_reference_share_their_normaliser() -> None:
+    near, _, far = rough_views(3)
+    w2c = torch.eye(4).repeat(3, 1, 1)
+    w2c[:, 0, 3] = 0.05
+    intrinsics = K.expand(3, 3, 3)
+    plain = render_each([near, near, far], w2c, intrinsics, (24, 40))
+    pairs = render_each([near, near, far], w2c, intrinsics, (24, 40), call_size=2)
+    assert (pairs.image[0] - plain.image[0]).abs().max() < 1e-5  # its mate is the same picture
+    assert (pairs.image[2] - plain.image[2]).abs().max() < 1e-5  # it is alone in its call
+    mixed = render_each([near, far], w2c[:2], intrinsics[:2], (24, 40), call_size=2)
+    assert (mixed.image[0] - plain.image[0]).abs().max() > 1e-3
+
+
+def test_the_reference_takes_every_depth_for_known() -> None:
+    depth = torch.linspace(1, 2, 40).expand(24, 40).clone()
+    depth[10, 10] = 0
+    view = cache_view(
+        torch.zeros(3, 24, 40), depth, torch.ones(24, 40), torch.eye(4), K, reliability=None, reference=True
+    )
+    assert view.mask.all()
+    assert view.known.all()
+    assert (view.points[10, 10] == 0).all()
+    assert torch.equal(view.boundary, ~reliable_mask(depth[None, None], reference=True)[0, 0])
+
+
+def test_depth_is_bounded() -> None:
+    depth = torch.tensor([-1.0, 0.0, 50.0, 5e3, torch.inf, torch.nan])
+    assert bounded_depth(depth).tolist() == [0, 0, 50, 5e3, 1e4, 0]
+    assert bounded_depth(depth, reference=True).tolist() == [0, 0, 50, 100, 100, 100]
 
 
 def flat_wall(hole: bool, fit: FitMode) -> tuple[CachedView, torch.Tensor]:

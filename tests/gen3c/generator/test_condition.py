@@ -1,6 +1,5 @@
 import pytest
 import torch
-from golden import golden_vae, read
 
 from gen3c.errors import InvalidInputError
 from gen3c.generator.condition import ChunkCondition, concat_views, encode_seed, encode_view, seed_video
@@ -67,14 +66,3 @@ def test_a_condition_knows_its_latent_and_marks_its_first_frame():
     inputs = condition.dit_inputs(conditional=True)
     assert inputs["CONDITION_MASK"][0, 0].mean(dim=(1, 2)).tolist() == [1.0, 0.0, 0.0]
     assert inputs["FPS"].tolist() == [24.0]
-
-
-@pytest.mark.parametrize("views", [1, 2])
-def test_golden_cache_channels(views):
-    arrays = read("encode_warped_official")
-    encoder = LocalProgram(VideoEncoder(golden_vae(3)), VIDEO_ENCODER)
-    images, masks = arrays[f"N{views}_state"], arrays[f"N{views}_mask"]
-    latents = [
-        encode_view(encoder, images[:, :, n].transpose(1, 2), masks[:, :, n].transpose(1, 2)) for n in range(views)
-    ]
-    torch.testing.assert_close(concat_views(latents), arrays[f"N{views}_latent_condition"], atol=1e-5, rtol=0)
