@@ -14,7 +14,7 @@ float32 written as the shortest decimal that names it as a double comes back bit
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -177,6 +177,12 @@ def value_problem(tensor: Tensor) -> str | None:
     # NaN is passed on by both extremes, and unlike isfinite they need no second tensor.
     extremes = torch.stack(torch.aminmax(tensor))
     return None if extremes.isfinite().all() else "has values that are not finite"
+
+
+def listing(problems: Sequence[str]) -> str:
+    """Problems for the end of a message: "(2 problems):" and a line each."""
+    count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+    return "".join([f"({count}):", *(f"\n  {problem}" for problem in problems)])
 
 
 def sha256_of(path: Path) -> str:

@@ -24,6 +24,7 @@ from gen3c.generator.checkpoint import (
     ComponentName,
     Manifest,
     config_problems,
+    listing,
     open_component,
     read_manifest,
     sha256_of,
@@ -151,30 +152,33 @@ def _check(component: Component, preset: Preset, expected: Mapping[str, list[int
     """Raise InvalidInputError with `problems` and all that is wrong with the weights of a component."""
     problems = problems + _manifest_problems(component, preset)
     found: dict[str, str] = {}  # the shard of each key
+    readable = []
     for shard in component.shards:
-        with _opened(shard) as file:
-            for key in file.keys():  # noqa: SIM118 (not a mapping)
-                if key in found:
-                    problems.append(f"{key} is in {found[key]} and in {shard.name}")
-                found[key] = shard.name
+        try:
+            with _opened(shard) as file:
+                keys = list(file.keys())
+        except InvalidInputError as error:
+            problems.append(str(error))
+            continue
+        readable.append(shard)
+        problems += [f"{key} is in {found[key]} and in {shard.name}" for key in keys if key in found]
+        found |= dict.fromkeys(keys, shard.name)
     for key, shard_name in (component.weight_map or {}).items():
         if key in found and found[key] != shard_name:
             problems.append(f"{key} is in {found[key]}, but the index says {shard_name}")
-    problems += [f"{key} is missing" for key in sorted(set(expected) - set(found))]
+    if readable == list(component.shards):  # else what is missing would be the whole of a broken shard
+        problems += [f"{key} is missing" for key in sorted(set(expected) - set(found))]
     problems += [f"{key} is unknown" for key in sorted(set(found) - set(expected))]
-    for shard in component.shards:
+    for shard in readable:
         with _opened(shard) as file:
             for key in sorted(set(file.keys()) & set(expected)):
                 problems += [f"{key} {problem}" for problem in _tensor_problems(file, key, expected[key])]
     if problems:
-        listing = "".join(f"\n  {problem}" for problem in problems)
-        raise InvalidInputError(
-            f"{component.folder} does not fit {preset.name} ({len(problems)} problems):{listing}", field="checkpoint"
-        )
+        raise InvalidInputError(f"{component.folder} does not fit {preset.name} {listing(problems)}", "checkpoint")
 
 
 def _tensor_problems(file: Any, key: str, expected: list[int]) -> Iterator[str]:
-    """What is wrong with one tensor; its values are read only if its header is right."""
+    """What is wrong with one tensor; its values are read if they are floats."""
     header = file.get_slice(key)
     shape, dtype = header.get_shape(), header.get_dtype()
     if shape != expected:

@@ -180,6 +180,18 @@ def test_shards_that_contradict_their_index_are_refused(tmp_path):
         load_dit(TINY, tmp_path)
 
 
+def test_all_broken_shards_are_named(tmp_path):
+    folder = save_transformer(tmp_path, TINY, dit_state(), shards=3)
+    shards = sorted(folder.glob("*-of-*"))
+    truncated_shards = [shards[0], shards[2]]
+    for shard in truncated_shards:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(InvalidInputError) as error:
+        load_dit(TINY, tmp_path)
+    assert "(2 problems)" in str(error.value)
+    assert all(f"{shard} cannot be read as safetensors" in str(error.value) for shard in truncated_shards)
+
+
 def test_a_component_without_its_parts_is_refused(tmp_path):
     folder = save_vae(tmp_path, TINY, vae_state())
     (folder / WEIGHTS).unlink()

@@ -1,0 +1,96 @@
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from official_files import Published
+
+from gen3c.generator.weights import load_dit, load_vae
+from gen3c.presets import TINY
+from gen3c_export.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """The program sets what belongs to its process."""
+    handler, level = signal.getsignal(signal.SIGTERM), logging.root.level
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    logging.root.setLevel(level)
+
+
+def options(folder: Path, output: Path, preset: str = "tiny") -> list[str]:
+    return ["--dit", f"{folder / 'model.pt'}", "--tokenizer", f"{folder}", "--output", f"{output}", "--preset", preset]
+
+
+def run(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_published_files_become_a_checkpoint(
+    published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["convert", *options(published.folder, tmp_path / "out")]) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    tensors = sum(output["tensors"] for output in manifest["outputs"])
+    assert f"out: {tensors} tensors" in capsys.readouterr().out
+    loaded = [load(TINY, tmp_path / "out")[0].state_dict() for load in (load_dit, load_vae)]
+    assert sum(map(len, loaded)) == tensors + 2  # the statistics are in config.json
+
+
+def test_failures_are_sentences(published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").mkdir()
+    right = options(published.folder, tmp_path / "out")
+    cases = [
+        (options(published.folder, tmp_path / "there"), 1, "there exists; name another folder"),
+        ([*right, "--strict"], 1, "Nothing was written"),
+        (options(published.folder, tmp_path / "out", "huge"), 1, "preset is 'huge'; legal: tiny, gen3c-7b"),
+        ([*right, "--output", "/dev/null/out"], 1, "Error: /dev/null"),
+        ([*right, "--dtype", "int8"], 2, "int8"),
+        (right[2:], 2, "--dit"),
+    ]
+    for arguments, code, message in cases:
+        assert run(["convert", *arguments]) == code
+        assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def wait_for_reader(pipe: Path) -> int:
+    """Open a pipe for writing as soon as someone reads from it."""
+    for _ in range(600):
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO  # noqa: PT017 (nobody reads yet)
+            time.sleep(0.1)
+    pytest.fail("nobody reads the pipe")
+
+
+def test_a_stopped_program_says_so_and_leaves_nothing(published: Published, tmp_path: Path) -> None:
+    """Stopped by SIGTERM while it reads a source, a pipe that nobody fills."""
+    place, pipe = tmp_path / "place", tmp_path / "image_mean_std.pt"
+    place.mkdir()
+    os.mkfifo(pipe)
+    arguments = [*options(published.folder, place / "out"), "--tokenizer", f"{pipe}"]
+    code = "from gen3c_export.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "convert", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        writer = wait_for_reader(pipe)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=30)
+        os.close(writer)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert not list(place.iterdir())
