@@ -1,7 +1,7 @@
 """A video of any legal length: chunk after chunk, each starting from the last frame of the one before."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,10 +10,12 @@ from gen3c.conditioning import Cameras, ChunkViews, Conditioner, ConditionOption
 from gen3c.fusion import Pool
 from gen3c.generator.condition import ChunkCondition, encode_seed
 from gen3c.generator.sampler import initial_noise, sample_chunk
+from gen3c.geometry.swept_depth import SweptDepth
 from gen3c.geometry.types import Watch
+from gen3c.growth import DepthEstimator, NoDepthError, frame_as_view
 from gen3c.presets import Preset
 from gen3c.program import Program
-from gen3c.scene import Scene
+from gen3c.scene import Scene, SourceView
 
 CPU = torch.device("cpu")
 
@@ -28,6 +30,8 @@ class Programs:
     conditioner: Conditioner
     seed_frames: int | None = 1  # frames that the encoder takes for the first picture; None: a whole chunk's only
     device: torch.device = CPU  # where conditions and latents live between the programs
+    # Of the frames that a scene of one view grows by.
+    depth: DepthEstimator = field(default_factory=SweptDepth)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Chunk:
     """One finished chunk."""
 
     frames: Tensor  # [t,h,w,3] uint8, CPU: the new frames; a later chunk's first, already shown, is left out
-    views: ChunkViews
+    views: ChunkViews  # of the scene's views; of a grown cache: the newest frame first, then the scene's view
+    notices: tuple[str, ...] = ()  # sentences for the user
 
 
 def rollout(
@@ -62,18 +67,25 @@ def rollout(
 ) -> Iterator[Chunk]:
     """Yield the chunks of a video along `cameras`, chunk + k*(chunk-1) of them.
 
-    Consecutive chunks share a frame: the last of one is the first of the next, shown once. The static cache is
-    rendered again for every chunk. Noise comes from one generator per video, so a seed gives one video.
+    Consecutive chunks share a frame: the last of one is the first of the next, shown once. The static cache of several
+    views is rendered again for every chunk. The cache of one view grows before every later chunk by the last frame of
+    the one before, which takes the place of an earlier one; where its depth cannot be told, the cache stays as it was
+    and the chunk says so. Noise comes from one generator per video, so a seed gives one video.
     """
     chunks = preset.chunks(len(cameras))
     step = preset.chunk_frames - 1
     noise_source = torch.Generator().manual_seed(options.seed)
     text, negative_text = text.to(programs.device), negative_text.to(programs.device)
+    sources = scene.views
+    previous: tuple[Tensor, Cameras] | None = None
     for k in range(chunks):
         part = _Part(watch, k, chunks)
+        notices: tuple[str, ...] = ()
+        if previous is not None and len(scene.views) == 1:
+            sources, notices = _grow(sources, *previous, programs.depth, options.condition, watch, k)
         chunk_cameras = cameras[k * step : k * step + preset.chunk_frames]
         views = pool_views(
-            scene.views,
+            sources,
             chunk_cameras,
             programs.conditioner,
             Pool.empty(preset.latent_shape, programs.device),
@@ -100,7 +112,26 @@ def rollout(
         frames = programs.video_decoder({"LATENT": latent})["VIDEO"][0].cpu()
         watch.step("decode", k + 1, chunks)
         seed_frame = frames[-1:].permute(0, 3, 1, 2).float() / 127.5 - 1
-        yield Chunk(frames if k == 0 else frames[1:], views)
+        previous = (frames, chunk_cameras)
+        yield Chunk(frames if k == 0 else frames[1:], views, notices)
+
+
+def _grow(
+    sources: tuple[SourceView, ...],
+    frames: Tensor,  # [t,h,w,3] uint8
+    cameras: Cameras,
+    estimate: DepthEstimator,
+    options: ConditionOptions,
+    watch: Watch,
+    k: int,
+) -> tuple[tuple[SourceView, ...], tuple[str, ...]]:
+    """The views for chunk k: the last of the frames before it, then the original; and why it did not grow, if so."""
+    named = Watch(watch.is_cancelled, lambda stage, step, total: watch.on_progress(f"geometry/{stage}", step, total))
+    try:
+        newest = frame_as_view(sources, frames, cameras, estimate, options, named)
+    except NoDepthError as error:
+        return sources, (f"chunk {k + 1} knows nothing new of the scene: {error}.",)
+    return (newest, sources[-1]), ()
 
 
 class _Part:

@@ -115,6 +115,22 @@ def test_a_chunk_starts_from_the_last_frame_of_the_one_before_shown_once() -> No
         assert torch.equal(chunks[k].frames, recorder.decoded[k][1:])
 
 
+def test_frame_i_of_three_chunks_is_the_picture_at_camera_i() -> None:
+    """No jump at a seam: its frame is the last of the chunk before, once, and what follows continues from it."""
+    recorder = Recorder()
+    shown = video(run(25, recorder=recorder))
+    step = SMALL.chunk_frames - 1
+    seams = [step, 2 * step]
+    for i in range(25):
+        k = 0 if i == 0 else (i - 1) // step  # a seam belongs to the chunk that ends there
+        assert torch.equal(shown[i], recorder.decoded[k][i - k * step])
+        _, cameras = recorder.conditioned[2 * k]
+        assert torch.equal(cameras.w2c[i - k * step], walls.cameras([i + 0.5]).w2c[0])
+    for k, i in enumerate(seams, start=1):
+        assert torch.equal(recorder.encoded[k][0, :, 0], shown[i].permute(2, 0, 1) / 127.5 - 1)
+        assert (shown == shown[i]).flatten(1).all(1).nonzero().flatten().tolist() == [i]
+
+
 def test_the_conditioner_sees_every_view_along_the_cameras_of_the_chunk() -> None:
     recorder = Recorder()
     run(25, recorder=recorder)
