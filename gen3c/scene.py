@@ -92,7 +92,9 @@ def _unit(geometry: Geometry, scale: ScaleMode) -> float:
         case "reference":
             return 1.0
         case _:
-            raise InvalidInputError(f"scale is {scale!r}; legal: {', '.join(get_args(ScaleMode))}.", field="spec.geometry.scale")
+            raise InvalidInputError(
+                f"scale is {scale!r}; legal: {', '.join(get_args(ScaleMode))}.", field="spec.geometry.scale"
+            )
 
 
 def point_cloud(scene: Scene, min_confidence: float) -> tuple[Tensor, Tensor]:

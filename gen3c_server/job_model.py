@@ -12,14 +12,14 @@ from gen3c_client.contract import Done
 from gen3c.generator.local import LocalProgram
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
-from gen3c.generator.text import EmptyText
+from gen3c.generator.t5 import load_text
 from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.generator.weights import find_weights, load_vae
 from gen3c_server import bls
 from gen3c_server.errors import JobError
 from gen3c_server.inputs import JobInputs, read_inputs
 from gen3c_server.job_queue import Job, JobQueue
-from gen3c_server.pipeline import Services, run_job
+from gen3c_server.pipeline import Services, check_prompts, run_job
 from gen3c_server.probe import probe_graph
 from gen3c_server.response_stream import ResponseStream
 from gen3c_server.services import ConditionerModel, GeometryModel
@@ -53,7 +53,7 @@ class JobModel:
             conditioner=ConditionerModel(),
             device=settings.device,
         )
-        self._text = EmptyText(preset.dit)
+        self._text = load_text(preset, checkpoints)
         self._probing = threading.Lock()
         self._weights = {"dit": str(dit_source), "vae": str(vae_source)}
         self._queue = JobQueue(
@@ -72,7 +72,7 @@ class JobModel:
                     continue
                 wire = request_values(request)
                 inputs = read_inputs(wire, self._settings.preset, self._settings.limits)
-                self._text(inputs.spec.prompt)  # a prompt that nobody would read is refused before the job waits
+                check_prompts(inputs.spec, self._settings.preset, self._text)  # refused before the job waits
                 limit = self._settings.limits.job_seconds
                 timeout_s = min(limit, inputs.spec.timeout_s or limit)
                 self._queue.submit(Job(secrets.token_hex(8), stream, self._work(inputs), timeout_s))

@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Protocol, cast
 
 import torch
-from gen3c_client.contract import ArtifactName, Done, Event, Limits, Notice, Progress, Stage
+from gen3c_client.contract import ArtifactName, Done, Event, JobSpec, Limits, Notice, Progress, Stage
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -46,24 +46,31 @@ class Services:
 Emit = Callable[[Event, bytes | None], None]
 
 
+def check_prompts(spec: JobSpec, preset: Preset, text: TextEncoder) -> None:
+    """Raises InvalidInputError for a prompt that cannot be encoded, without encoding any."""
+    text.check(spec.prompt, "spec.prompt")
+    if spec.negative_prompt is not None or _guidance(spec, preset) > 0:
+        text.check(_negative_prompt(spec, text), "spec.negative_prompt")
+
+
 def run_job(inputs: JobInputs, services: Services, emit: Emit, is_cancelled: Callable[[], bool]) -> None:
     """Do the job; every result goes to `emit`. Raises InvalidInputError, CancelledError or a service's error."""
     spec, preset = inputs.spec, services.preset
     meter = _Meter(emit)
     watch = Watch(is_cancelled, meter.progress)
-    text, negative_text = services.text(spec.prompt), services.text("")
+    text, negative_text = _encode_prompts(spec, preset, services.text, emit)
 
     frames = _load_media(inputs, services, emit, watch)
     geometry = services.geometry(frames, spec.geometry.provider, inputs.geometry, watch)
     for warning in geometry.warnings:
         emit(Notice(message=warning), None)
-    scene = build_scene(frames, geometry, (preset.height, preset.width), spec.fit)
+    scene = build_scene(frames, geometry, (preset.height, preset.width), spec.fit, spec.geometry.scale)
     cameras = target_cameras(inputs, scene)
 
     options = RolloutOptions(
         seed=spec.seed,
         steps=spec.steps or preset.steps,
-        guidance=preset.guidance if spec.guidance is None else spec.guidance,
+        guidance=_guidance(spec, preset),
         fps=spec.fps,
         condition=ConditionOptions(
             spec.fusion,
@@ -85,8 +92,12 @@ def run_job(inputs: JobInputs, services: Services, emit: Emit, is_cancelled: Cal
         for chunk in rollout(scene, cameras, first, text, negative_text, services.programs, preset, options, watch):
             for frame in chunk.frames:
                 writer.add(frame)
-            coverage.append(chunk.views.coverage.mean(1))
-            for i, preview in enumerate(chunk.views.previews):
+            for notice in chunk.notices:
+                emit(Notice(message=notice), None)
+            # A grown cache has the newest frame before the scene's own view.
+            own = slice(-len(scene.views), None)
+            coverage.append(chunk.views.coverage[own].mean(1))
+            for i, preview in enumerate(chunk.views.previews[own]):
                 previews[i].append(preview)
         seen = torch.stack(coverage).mean(0)  # [v]
         best = float(seen.max())
@@ -96,6 +107,25 @@ def run_job(inputs: JobInputs, services: Services, emit: Emit, is_cancelled: Cal
     provenance = _provenance(inputs, services, geometry, scene, seen)
     timings = {stage: round(seconds, 3) for stage, seconds in meter.timings.items()}
     emit(Done(seed=spec.seed, timings_s=timings, provenance=provenance), None)
+
+
+def _encode_prompts(spec: JobSpec, preset: Preset, encode: TextEncoder, emit: Emit) -> tuple[Tensor, Tensor]:
+    """Embeddings of the prompt and of the negative one, [1,tokens,text_dim] each; zeros for one that is not read."""
+    check_prompts(spec, preset, encode)
+    text = encode(spec.prompt, lambda message: emit(Notice(message=message), None))
+    if _guidance(spec, preset) > 0:
+        return text, encode(_negative_prompt(spec, encode))
+    if spec.negative_prompt:
+        emit(Notice(message="the negative prompt has no effect at guidance 0."), None)
+    return text, torch.zeros_like(text)
+
+
+def _guidance(spec: JobSpec, preset: Preset) -> float:
+    return preset.guidance if spec.guidance is None else spec.guidance
+
+
+def _negative_prompt(spec: JobSpec, text: TextEncoder) -> str:
+    return text.default_negative_prompt if spec.negative_prompt is None else spec.negative_prompt
 
 
 def _load_media(inputs: JobInputs, services: Services, emit: Emit, watch: Watch) -> Frames:
@@ -147,6 +177,7 @@ def _provenance(
     return {
         "preset": services.preset.name,
         "weights": dict(services.weights),
+        "text_encoder": services.text.source,
         "versions": {name: metadata.version(name) for name in ("gen3c-triton", "torch", "diffusers")},
         "geometry": geometry.info,  # type: ignore[dict-item]
         "scene_unit": scene.unit,

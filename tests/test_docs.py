@@ -25,6 +25,8 @@ from gen3c.cameras import PathKind, RotationMode, camera_path
 from gen3c.media import decode_video
 from gen3c.presets import GEN3C_7B, TINY
 from gen3c.samples import COURTYARD
+from gen3c_export import cli as export
+from gen3c_export.published import PUBLISHED_MD5, STATISTICS, TOKENIZER
 from gen3c_server.cli import serve
 from gen3c_server.settings import Deployment
 
@@ -95,6 +97,17 @@ def test_a_command_of_the_documents_is_one_that_works(command: Command, folder: 
             output = folder / "dry-run"
             ended = execute([BIN / "gen3c", "generate", *arguments, "--dry-run", "--output", output], folder)
             assert "Nothing was sent" in ended.stdout
+        case ("gen3c-export", *arguments):
+            # Files of the published size do not lie about; the command is understood if these are read.
+            for name in ("GEN3C-Cosmos-7B/model.pt", *(f"Cosmos-Tokenize1-CV8x8x8-720p/{n}" for n in TOKENIZER[:2])):
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(b"not downloaded")
+            (folder / "Cosmos-Tokenize1-CV8x8x8-720p" / STATISTICS).touch()
+            ended = execute([BIN / "gen3c-export", *arguments], folder)
+            assert ended.stderr.startswith(
+                "Error: Nothing was written, for the files do not fit gen3c-7b (4 problems)"
+            ), ended.stderr
+            return
         case (".venv/bin/python", "-c", code):
             compile(code, command.document, "exec")  # tests/server/test_readme.py runs it
             return
@@ -135,7 +148,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_named_in_code_spans_exist(document: Path) -> None:
     """Those with a folder in front: `gen3c/fusion.py`."""
-    tops = "gen3c|gen3c_server|gen3c_client|model_repository|training|benchmarks|tests|docs"
+    tops = "gen3c|gen3c_export|gen3c_server|gen3c_client|model_repository|training|benchmarks|tests|docs"
     for name in re.findall(rf"`((?:{tops})/[\w./]*)`", document.read_text()):
         assert (ROOT / name).exists() or (ROOT / "client" / name).exists(), name
 
@@ -200,6 +213,22 @@ def test_every_option_of_serve_is_documented_and_no_other() -> None:
         default = parameters[name].default
         shown = f"{default:g}" if isinstance(default, float) else str(default)
         assert re.search(rf"\b{re.escape(shown)}\b", documented[f"--{name.replace('_', '-')}"])
+
+
+def test_every_option_of_convert_is_documented_and_no_other() -> None:
+    rows = re.findall(r"^\| (`--[^|]*)\| ([^|]*) \|", section(DOCS / "checkpoints.md", "Convert"), re.MULTILINE)
+    documented = {re.search(r"--[a-z]+", names)[0]: default.strip("`") for names, default in rows}  # type: ignore[index]
+    parameters = inspect.signature(export.convert).parameters
+    assert set(documented) == {f"--{name}" for name in parameters}
+    for name, parameter in parameters.items():
+        required = parameter.default is inspect.Parameter.empty
+        default = "required" if required else "off" if parameter.default is False else str(parameter.default)
+        assert documented[f"--{name}"] == default
+
+
+def test_the_published_files_are_named() -> None:
+    table = section(DOCS / "checkpoints.md", "What to download")
+    assert set(re.findall(r"`([\w.]+)`", table)) == set(PUBLISHED_MD5)
 
 
 def test_every_environment_variable_is_documented_and_no_other() -> None:

@@ -25,6 +25,7 @@ RotationMode = Literal["center_facing", "no_rotation", "trajectory_aligned"]
 FusionMode = Literal["vector_max", "coverage_max", "topk_concat", "ranked_concat"]
 FitMode = Literal["crop", "pad", "stretch"]
 GeometryProvider = Literal["sfm", "file"]
+ScaleMode = Literal["center_depth", "reference"]
 SelectMethod = Literal["first", "middle", "last", "all", "interval", "first-max"]
 ArtifactName = Literal["video", "warps", "points", "cameras", "geometry"]
 Stage = Literal["queued", "media", "geometry", "condition", "denoise", "decode", "encode"]
@@ -66,11 +67,11 @@ class NamedPath(_Strict):
 
     kind: PathKind = "left"
     rotation: RotationMode = "center_facing"
-    distance: float = Field(0.3, ge=0, le=10, description="how far the camera moves, in centre depths of view 0")
+    distance: float = Field(0.3, ge=0, le=10, description="how far the camera moves, in units of `geometry.scale`")
 
 
 class Pose(_Strict):
-    """One camera. `w2c` is OpenCV world-to-camera; translation in centre depths of view 0 (frame `view0`)."""
+    """One camera. `w2c` is OpenCV world-to-camera; translation in units of `geometry.scale` (frame `view0`)."""
 
     w2c: Matrix4x4
     K: Matrix3x3 | None = Field(None, description="pixels of the output raster; omitted: view 0's own")
@@ -86,8 +87,8 @@ class CameraFile(_Strict):
     """An explicit camera path: one pose for every output frame, or keyframes to interpolate between.
 
     Rotations between keyframes follow SLERP, positions and intrinsics a Catmull-Rom spline. In the frame `view0`
-    view 0's camera is the identity and lengths are in centre depths; in `world` (geometry provider `file` only) both
-    are those of the geometry file.
+    view 0's camera is the identity and lengths are in units of `geometry.scale`; in `world` (geometry provider `file`
+    only) both are those of the geometry file.
     """
 
     version: Literal[1] = 1
@@ -109,10 +110,15 @@ class CameraFile(_Strict):
 
 
 class GeometryOptions(_Strict):
-    """Where depth and cameras of the views come from."""
+    """Where depth and cameras of the views come from, and what the unit of lengths is.
+
+    `scale` is `center_depth`, the median of view 0's confident depth, or `reference`: the geometry's own unit as it
+    comes, as in GEN3C.
+    """
 
     provider: GeometryProvider = "sfm"
     min_confidence: float = Field(0.1, ge=0, le=1, description="points below this confidence stay out of the cache")
+    scale: ScaleMode = Field("center_depth", description="what a length of 1 is")
 
 
 class JobSpec(_Strict):
@@ -121,6 +127,9 @@ class JobSpec(_Strict):
     version: Literal[1] = 1
     preset: str | None = Field(None, description="refused if the server serves another; omitted: the server's own")
     prompt: str = Field("", max_length=4096)
+    negative_prompt: str | None = Field(
+        None, max_length=4096, description="of the unconditional pass, at guidance above 0; omitted: the deployment's"
+    )
     select: Selection = Selection()
     fit: FitMode = Field("crop", description="how views of another aspect ratio meet the output raster")
     geometry: GeometryOptions = GeometryOptions()

@@ -12,6 +12,7 @@ from gen3c_client.errors import InputError, describe
 _FLAG_OF_FIELD = {
     "preset": "--preset",
     "prompt": "--prompt",
+    "negative_prompt": "--negative-prompt",
     "select.method": "--select",
     "select.step_size": "--step-size",
     "select.frame_interval": "--frame-interval",
@@ -19,6 +20,7 @@ _FLAG_OF_FIELD = {
     "fit": "--fit",
     "geometry.provider": "--geometry",
     "geometry.min_confidence": "--min-confidence",
+    "geometry.scale": "--scale",
     "path.kind": "--path",
     "path.rotation": "--rotation",
     "path.distance": "--distance",
@@ -53,6 +55,11 @@ def build_spec(flags: Mapping[str, Any], cameras: CameraFile | None, names: Sequ
     """
     given = {field: value for field, value in flags.items() if value is not None}
     _refuse_idle_selection(given)
+    if "negative_prompt" in given and given.get("guidance") == 0:
+        raise InputError(
+            "--negative-prompt has no effect with --guidance 0, which skips the pass that reads it.",
+            "--negative-prompt",
+        )
     fields: dict[str, Any] = {"names": list(names)}
     for field, value in given.items():
         *parents, leaf = field.split(".")

@@ -14,6 +14,7 @@ from gen3c_client.contract import (
     NamedPath,
     PathKind,
     RotationMode,
+    ScaleMode,
     Selection,
     SelectMethod,
 )
@@ -98,6 +99,16 @@ MinConfidence = Annotated[
     float | None,
     _option("--min-confidence", _GEOMETRY, "Points below this confidence (0..1) are left out.", _GEO.min_confidence),
 ]
+Scale = Annotated[
+    ScaleMode | None,
+    _option(
+        "--scale",
+        _GEOMETRY,
+        "The unit of lengths: the depth of view 0's centre, or the geometry's own as it comes (as in GEN3C).",
+        _GEO.scale,
+        ScaleMode,
+    ),
+]
 
 CameraPath = Annotated[
     PathKind | None, _option("--path", _CAMERA, "Where the camera goes from view 0.", _PATH.kind, PathKind)
@@ -107,7 +118,12 @@ Rotation = Annotated[
 ]
 Distance = Annotated[
     float | None,
-    _option("--distance", _CAMERA, "How far it goes, in depths of view 0's centre (0..10).", _PATH.distance),
+    _option(
+        "--distance",
+        _CAMERA,
+        "How far it goes, in depths of view 0's centre, or as --scale says (0..10).",
+        _PATH.distance,
+    ),
 ]
 Cameras = Annotated[
     Path | None,
@@ -122,7 +138,11 @@ Cameras = Annotated[
 Preset = Annotated[
     str | None, _option("--preset", _VIDEO, "Refuse a server that serves another preset, such as gen3c-7b.")
 ]
-Prompt = Annotated[str | None, _option("--prompt", _VIDEO, "What the scene shows, for presets with a text encoder.")]
+Prompt = Annotated[str | None, _option("--prompt", _VIDEO, "What the scene shows, for servers with a text encoder.")]
+NegativePrompt = Annotated[
+    str | None,
+    _option("--negative-prompt", _VIDEO, "What it should not be like, with --guidance above 0.", "the server's"),
+]
 NumFrames = Annotated[
     int | None,
     _option("--num-frames", _VIDEO, "Output frames: a chunk + k x (chunk - 1), chunk being the preset's.", "one chunk"),

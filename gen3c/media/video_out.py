@@ -16,7 +16,7 @@ from gen3c.errors import InvalidInputError
 BT709 = 1  # ITU-T H.273 code of matrix, primaries and transfer
 LIMITED_RANGE = 1
 # x264's output depends on how many threads share a picture, not on how many cores there are: fixed, it is reproducible.
-ENCODER_THREADS = 4
+ENCODER_THREADS = 16
 # With B-frames, the lookahead of the x264 that PyAV 18 ships lets memory contents into its decisions: of 25 encodings
 # of one noisy clip up to 12 differed, also on one thread. Without them 150 of 150 were equal.
 B_FRAMES = 0

@@ -38,9 +38,10 @@ def test_a_dry_run_for_programs_is_one_json_line(run: Run, photo: Path, monkeypa
 
 def test_every_flag_of_a_job_reaches_the_spec(run: Run, photo: Path) -> None:
     flags = (
-        "--preset tiny --prompt fountain --select interval --frame-interval 5 --max-frames 4 --fit pad "
-        "--min-confidence 0.3 --path up --rotation no_rotation --distance 0.7 --num-frames 49 --fusion vector_max "
-        "--foreground-masking --seed 3 --steps 12 --guidance 1.5 --fps 30 --save cameras,warps"
+        "--preset tiny --prompt fountain --negative-prompt blur --select interval --frame-interval 5 --max-frames 4 "
+        "--fit pad --min-confidence 0.3 --scale reference --path up --rotation no_rotation --distance 0.7 "
+        "--num-frames 49 --fusion vector_max --foreground-masking --seed 3 --steps 12 --guidance 1.5 --fps 30 "
+        "--save cameras,warps"
     )
     spec = json.loads(run("generate", photo, "--dry-run", "--json", *flags.split()).out)["spec"]
     assert JobSpec.model_validate(spec) == JobSpec.model_validate_json(
@@ -48,9 +49,10 @@ def test_every_flag_of_a_job_reaches_the_spec(run: Run, photo: Path) -> None:
             {
                 "preset": "tiny",
                 "prompt": "fountain",
+                "negative_prompt": "blur",
                 "select": {"method": "interval", "frame_interval": 5, "max_frames": 4},
                 "fit": "pad",
-                "geometry": {"min_confidence": 0.3},
+                "geometry": {"min_confidence": 0.3, "scale": "reference"},
                 "path": {"kind": "up", "rotation": "no_rotation", "distance": 0.7},
                 "num_frames": 49,
                 "fusion": "vector_max",

@@ -52,6 +52,13 @@ def test_a_selection_flag_without_effect_is_refused(flags: dict[str, Any], sente
     assert str(error.value) == sentence
 
 
+def test_a_negative_prompt_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(InputError, match="--negative-prompt has no effect with --guidance 0"):
+        build_spec({"negative_prompt": "blur", "guidance": 0.0}, None, [])
+    assert build_spec({"negative_prompt": "", "guidance": 1.0}, None, []).negative_prompt == ""
+    assert build_spec({"guidance": 1.0}, None, []).negative_prompt is None
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -63,6 +70,8 @@ def test_a_selection_flag_without_effect_is_refused(flags: dict[str, Any], sente
         ({"select.method": "first-max", "select.step_size": 0}, "--step-size: "),
         ({"fps": 0.0}, "--fps: "),
         ({"prompt": "x" * 5000}, "--prompt: .*4096"),
+        ({"negative_prompt": "x" * 5000}, "--negative-prompt: .*4096"),
+        ({"geometry.scale": "metres"}, "--scale: .*'center_depth' or 'reference'"),
     ],
 )
 def test_an_illegal_value_names_its_flag(flags: dict[str, Any], sentence: str) -> None:

@@ -138,6 +138,35 @@ def test_the_unit_of_the_provider_does_not_matter() -> None:
         assert (a.w2c - b.w2c).abs().max() < 1e-5
 
 
+def test_the_unit_of_reference_is_the_provider_s_own() -> None:
+    """As in GEN3C, which takes its depth model's unit: a camera moved by 0.3 moves by 0.3 of it, not by 0.3 * UNIT."""
+    given = geometry()
+    moved = {}
+    for scale, unit in (("center_depth", UNIT), ("reference", 1.0)):
+        scene = build_scene(frames(), given, RASTER, "crop", scale)
+        assert scene.unit == unit
+        for i, view in enumerate(scene.views):
+            assert torch.allclose(view.depth * unit, torch.tensor(UNIT + i))
+        path = camera_path("left", 10, torch.eye(4), rotation="no_rotation", distance=0.3)
+        world = path.clone()
+        world[:, :3, 3] *= scene.unit
+        assert (scene.from_world(world @ scene.origin_w2c) - path).abs().max() < 1e-5
+        moved[scale] = float((world[-1, :3, 3] - world[0, :3, 3]).norm())
+    assert moved["reference"] == pytest.approx(0.3 * 9 / 10)  # the last of n frames is at (n-1)/n
+    assert moved["center_depth"] == pytest.approx(UNIT * moved["reference"])
+
+
+def test_the_unit_of_reference_needs_no_depth_in_view_0() -> None:
+    given = geometry()
+    given.depth[0] = 0
+    assert build_scene(frames(), given, RASTER, "crop", "reference").unit == 1.0
+
+
+def test_an_unknown_scale_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="scale is 'metres'; legal: center_depth, reference"):
+        build_scene(frames(), geometry(), RASTER, "crop", "metres")  # type: ignore[arg-type]
+
+
 def test_the_point_cloud_is_what_the_cache_renders() -> None:
     view = walls.view(0)
     confidence = torch.ones_like(view.confidence)

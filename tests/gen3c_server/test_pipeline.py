@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gen3c_client.contract import Artifact, Done, Event, Limits, Notice, Progress
+from gen3c_client.contract import Artifact, CameraFile, Done, Event, Limits, Notice, Progress
 from PIL import Image
 
-from gen3c.conditioning import ViewConditioner
+from gen3c.conditioning import Cameras, ViewConditioner
 from gen3c.errors import CancelledError, InvalidInputError
 from gen3c.generator.local import LocalProgram
 from gen3c.generator.rollout import Programs
@@ -26,7 +26,9 @@ from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.generator.weights import load_dit, load_vae
 from gen3c.geometry.files import read_geometry
 from gen3c.geometry.types import Frames, Geometry, Watch
+from gen3c.growth import NoDepthError
 from gen3c.media import decode_video
+from gen3c.ply import read_ply
 from gen3c_server.inputs import read_inputs
 from gen3c_server.pipeline import Services, run_job
 from tests import walls
@@ -172,6 +174,26 @@ def test_two_chunks_make_17_frames_of_video_and_warps() -> None:
     assert len(list(decode_video(files["warps.mp4"]))) == 17
 
 
+def test_a_grown_cache_adds_no_view_to_the_answer() -> None:
+    """From one photo, chunk 2 knows chunk 1's last frame as well; chunk 3 is told that it knows nothing new."""
+    estimates = 0
+
+    def depth(
+        _frames: torch.Tensor, _cameras: Cameras, shown: torch.Tensor, _watch: Watch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal estimates
+        estimates += 1
+        if estimates == 2:
+            raise NoDepthError("it is dark")
+        return shown, (shown > 0).float()
+
+    outcome = run({"num_frames": 25, "save": ["warps"]}, shifts=(0,), programs=replace(programs(), depth=depth))
+    assert estimates == 2
+    assert "chunk 3 knows nothing new of the scene: it is dark." in outcome.notices
+    assert len(outcome.done.provenance["view_coverage"]) == 1  # type: ignore[arg-type]
+    assert len(list(decode_video(outcome.files["warps.mp4"]))) == 25
+
+
 def test_done_tells_how_the_video_was_made() -> None:
     done = run({"seed": 7, "fusion": "ranked_concat", "names": ["a", "b"]}).done
     assert done.seed == 7
@@ -198,6 +220,21 @@ def poses(shift: float) -> torch.Tensor:
 def test_the_coverage_of_every_view_is_told() -> None:
     outcome = run(w2c=poses(4.5))
     assert outcome.done.provenance["view_coverage"] == [round(44 / 48, 4), round(43 / 48, 4)]
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit", "end"), [("center_depth", 2.0, 2 * 0.3 * 8 / 9), ("reference", 1.0, 0.3 * 8 / 9)]
+)
+def test_the_length_of_a_path_in_the_file_s_unit_follows_the_scale(scale: str, unit: float, end: float) -> None:
+    """The wall is at depth 2. The camera of frame 8 of 9 stands at 8/9 of the path."""
+    path = {"kind": "left", "rotation": "no_rotation", "distance": 0.3}
+    outcome = run({"geometry": {"provider": "file", "scale": scale}, "path": path, "save": ["cameras", "points"]})
+    assert outcome.done.provenance["scene_unit"] == unit
+    file = CameraFile.model_validate_json(outcome.files["cameras.json"])
+    assert file.poses is not None
+    assert file.poses[-1].w2c[0][3] * unit == pytest.approx(end)
+    points, _ = read_ply(outcome.files["points.ply"])
+    assert float(points[:, 2].mean()) * unit == pytest.approx(2.0)
 
 
 def test_a_path_from_view_0_with_trained_weights_needs_no_notice() -> None:

@@ -92,6 +92,8 @@ def test_views_without_overlap(server: EmbeddedServer) -> None:
         ({"num_frames": 26}, "spec.num_frames"),
         ({"seed": -1}, "spec.seed"),
         ({"prompt": "a castle"}, "spec.prompt"),
+        ({"negative_prompt": "blur"}, "spec.negative_prompt"),
+        ({"geometry": {"scale": "metres"}}, "spec.geometry.scale"),
         (b"{", "spec"),
         (b"\xff\xfe", "spec"),
         (b'{"guidance": NaN}', "spec.guidance"),

@@ -45,7 +45,9 @@ def test_settings_of_the_models_become_environment(
 ) -> None:
     (tmp_path / "limits.yaml").write_text("limits: {}\n")
     monkeypatch.chdir(tmp_path)
-    arguments = "--model-repository . --preset gen3c-7b --deployment limits.yaml --checkpoints . --threads 2 --device cuda:1"
+    arguments = (
+        "--model-repository . --preset gen3c-7b --deployment limits.yaml --checkpoints . --threads 2 --device cuda:1"
+    )
     CliRunner().invoke(app, [*arguments.split(), "--http-port", "0"])
     [options] = started
     # Absolute: the models run in other processes.
