@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is no install
 
 from benchmarks import full_size, full_size_job
 from benchmarks.full_size_table import table
-from gen3c.cache3d import render
+from gen3c.cache3d import CachedView, render
 from gen3c.conditioning import Cameras, ConditionOptions, ViewConditioner, pool_views
 from gen3c.fusion import Pool, ViewLatents, cell_coverage, fold
 from gen3c.generator.condition import encode_view
@@ -39,6 +39,7 @@ from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbol
 from gen3c.generator.vae import VideoDecoder, VideoEncoder, to_uint8
 from gen3c.geometry.types import Watch
 from gen3c.presets import Preset, get_preset
+from gen3c.splat import EMPTY, depth_weight, project, splat
 
 VIEWS = 8
 REPEATS = 3
@@ -108,9 +109,14 @@ def networks_stage(preset: Preset, device: torch.device, steps: int) -> list[Row
     path = full_size_job.path(preset)
     path = Cameras(path.w2c.to(device), path.K.to(device))
     cached = view.cache(0.1)
-    warp = compare(
-        "render a view", VIEWS, lambda: render(cached, path.w2c, path.K, (preset.height, preset.width)), None
-    )
+    size = preset.height, preset.width
+
+    def plain_render() -> torch.Tensor:
+        # No peer of diffusers': the plain PyTorch splat, as released GEN3C does it, two frames a call.
+        return torch.cat([_plain_warp(cached, path[i : i + 2], size) for i in range(0, len(path), 2)])
+
+    compare("render a view", VIEWS, lambda: render(cached, path.w2c, path.K, size).image, plain_render)
+    warp = render(cached, path.w2c, path.K, size)
     image, mask = warp.image.transpose(0, 1)[None].to(dtype), warp.coverage.transpose(0, 1)[None].to(dtype)
     coverage = cell_coverage(warp.coverage)
     del warp
@@ -166,6 +172,16 @@ def networks_stage(preset: Preset, device: torch.device, steps: int) -> list[Row
         lambda: to_uint8(peer.autoencoder.decode(latent / 0.5).sample),
     )
     return rows
+
+
+def _plain_warp(view: CachedView, cameras: Cameras, size: tuple[int, int]) -> torch.Tensor:
+    """Pictures [t,3,h,w] of a view from t cameras by the twin of our GPU kernel."""
+    t = len(cameras)
+    pixels, z = project(view.points.expand(t, -1, -1, -1), cameras.w2c, cameras.K)
+    weight = view.mask.float() * (z > 0) / depth_weight(z, "image")
+    values = torch.cat((view.image.expand(t, -1, -1, -1), z[:, None]), dim=1)
+    mean, summed = splat(values, pixels, weight, size)
+    return torch.where(summed > 0, mean[:, :3], EMPTY).clamp(-1, 1)
 
 
 @torch.inference_mode()
