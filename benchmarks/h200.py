@@ -85,7 +85,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 @torch.inference_mode()
-def networks_stage(preset: Preset, device: torch.device, steps: int) -> list[Row]:
+def networks_stage(preset: Preset, device: torch.device, steps: int) -> list[Row]:  # noqa: PLR0915 (a list of measurements)
     """Every stage of a job by itself, ours and the peer's on the same inputs."""
     networks = full_size.random_networks(preset, device)
     peer = full_size.peer_of(networks, preset)
