@@ -8,6 +8,7 @@ from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
 from gen3c_server import conditioner_wire
+from gen3c_server.gpu_memory import release
 from gen3c_server.settings import Settings
 from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
@@ -20,10 +21,13 @@ class ConditionerModel:
         settings = Settings.from_environment()
         settings.apply_threads()
         vae, _ = settings.load(load_vae)
+        self._device = settings.device
         self._conditioner = ViewConditioner(LocalProgram(VideoEncoder(vae), VIDEO_ENCODER), settings.device)
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
-        return [self._answer(request) for request in requests]
+        responses = [self._answer(request) for request in requests]
+        release(self._device)
+        return responses
 
     def _answer(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
         try:

@@ -17,6 +17,7 @@ from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.generator.weights import find_weights, load_vae
 from gen3c_server import bls
 from gen3c_server.errors import JobError
+from gen3c_server.gpu_memory import releasing
 from gen3c_server.inputs import JobInputs, read_inputs
 from gen3c_server.job_queue import Job, JobQueue
 from gen3c_server.pipeline import Services, check_prompts, run_job
@@ -49,7 +50,7 @@ class JobModel:
         self._programs = Programs(
             dit=bls.LeafProgram(DIT),
             video_encoder=LocalProgram(VideoEncoder(vae), VIDEO_ENCODER),
-            video_decoder=LocalProgram(VideoDecoder(vae), VIDEO_DECODER),
+            video_decoder=releasing(LocalProgram(VideoDecoder(vae), VIDEO_DECODER), settings.device),
             conditioner=ConditionerModel(),
             device=settings.device,
         )

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import Signature
 from gen3c.program import Program
+from gen3c_server.gpu_memory import releasing
 from gen3c_server.settings import Settings
 from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
@@ -15,6 +16,7 @@ class LeafModel:
     """Base of a leaf's `TritonPythonModel`: subclasses say which program and how to build it."""
 
     signature: Signature
+    keeps_memory = False  # of the GPU, between calls: only where the next one follows at once
 
     def build(self, settings: Settings) -> nn.Module:
         """The module to serve, with its weights."""
@@ -23,7 +25,8 @@ class LeafModel:
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
         settings = Settings.from_environment()
         settings.apply_threads()
-        self._program: Program = LocalProgram(self.build(settings), self.signature)
+        program = LocalProgram(self.build(settings), self.signature)
+        self._program: Program = program if self.keeps_memory else releasing(program, settings.device)
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
         return [self._answer(request) for request in requests]

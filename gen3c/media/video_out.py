@@ -39,7 +39,7 @@ class VideoWriter:
             width: px.
             fps: frames per second.
             crf: x264's constant rate factor, 0 (lossless) to 51; 16 is visually lossless.
-            preset: x264's speed.
+            preset: x264's speed. "veryfast" takes a third of "medium"'s time for a fifth more bytes and 0.8 dB (of 40).
             comment: stored in the file's metadata.
 
         Raises:

@@ -175,7 +175,7 @@ class EmbeddedServer:
             self._say(f"{self.run.running_jobs()} job(s) still ran after {share:.0f} s and will be cut off.")
         left = deadline - time.monotonic() - min(KILL_RESERVE_S, self.options.exit_timeout_s / 4)
         if not self.process.terminate(max(left, 0.0), self._lingers(hurry)) and not hurry():
-            self._say("Triton kept an open stream of a client after all its models had ended; it was killed.")
+            self._say("Triton outlived its models, as it does with an open stream of a client; it was killed.")
 
     def _lingers(self, hurry: Callable[[], bool]) -> Callable[[], bool]:
         """`hurry`, and also once Triton has had time to exit after its last model and request ended.

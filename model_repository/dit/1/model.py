@@ -10,6 +10,7 @@ from gen3c_server.settings import Settings
 
 class TritonPythonModel(LeafModel):
     signature = DIT
+    keeps_memory = True
 
     def build(self, settings: Settings) -> nn.Module:
         dit, _ = settings.load(load_dit)
