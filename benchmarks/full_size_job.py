@@ -140,6 +140,7 @@ def served(preset: Preset, device: torch.device, views: int, steps: int) -> dict
                 started = time.perf_counter() - start
                 print(f"ready after {started:.1f} s", flush=True)
                 result = _one_job(server.grpc_url, media, spec(preset, steps), geometry)
+                print(f"done, {memory.peak_mib / 1024:.1f} GiB at most: {result}", flush=True)
         except Exception:
             print(log.read_text()[-8000:], flush=True)
             raise
