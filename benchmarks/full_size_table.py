@@ -39,12 +39,14 @@ def _networks(entry: dict[str, Any]) -> str:
     ]
     ours = peer = compared = 0.0
     for row in entry["result"]:
-        job, other = row["ours_s"] * row["times"], (row["peer_s"] or 0) * row["times"]
+        times = row["times"]  # 0: a measurement beside the job
+        job, other = row["ours_s"] * times, (row["peer_s"] or 0) * times
         ours, peer = ours + job, peer + other
         compared += job if row["peer_s"] else 0
+        ratio = row["peer_s"] and row["ours_s"] / row["peer_s"]
         lines.append(
-            f"| {row['stage']} | {row['times']} | {row['ours_s']:.4f} | {_figure(row['peer_s'], '.4f')} "
-            f"| {_figure(row['peer_s'] and row['ours_s'] / row['peer_s'], '.3f')} | {job:.2f} "
+            f"| {row['stage']} | {times or '-'} | {row['ours_s']:.4f} | {_figure(row['peer_s'], '.4f')} "
+            f"| {_figure(ratio, '.3f')} | {_figure(job if times else None, '.2f')} "
             f"| {_figure(row['peer_s'] and other, '.2f')} | {row['ours_peak_gib']:.1f} "
             f"| {_figure(row['peer_peak_gib'], '.1f')} | {_figure(row['difference'], '.2g')} |"
         )
