@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gen3c.errors import InvalidInputError
 from gen3c_server.launcher import PreflightError, ServeOptions
 from gen3c_server.launcher import serve as run_server
 from gen3c_server.launcher.serve import PREFLIGHT
@@ -82,6 +83,14 @@ def serve(
     if checkpoints is None and preset not in WITHOUT_CHECKPOINTS:
         to_stderr(f"Preset {preset!r} needs its weights: name their folder with --checkpoints.")
         raise typer.Exit(PREFLIGHT)
+    if device != "cpu":
+        from gen3c_server.settings import find_device  # brings torch, which takes a second
+
+        try:
+            find_device(device)
+        except InvalidInputError as error:
+            to_stderr(str(error))
+            raise typer.Exit(PREFLIGHT) from None
     environment = {"GEN3C_PRESET": preset, "GEN3C_DEVICE": device}
     if deployment is not None:
         environment["GEN3C_DEPLOYMENT"] = str(deployment.resolve())

@@ -69,7 +69,7 @@ class Settings:
             run_dir=Path(os.environ.get("GEN3C_RUN_DIR", default_run_dir)),
             checkpoints=Path(checkpoints) if checkpoints else None,
             threads=_threads(os.environ.get("GEN3C_THREADS", "")),
-            device=_device(os.environ.get("GEN3C_DEVICE", "cpu")),
+            device=find_device(os.environ.get("GEN3C_DEVICE", "cpu")),
         )
         for folder in (settings.jobs_dir, settings.cancel_dir, settings.progress_dir):
             folder.mkdir(parents=True, exist_ok=True)
@@ -122,10 +122,10 @@ def _threads(text: str) -> int:
     return int(text or "0") or len(os.sched_getaffinity(0))
 
 
-def _device(text: str) -> torch.device:
+def find_device(text: str) -> torch.device:
     """Where networks and renderings run. Raises InvalidInputError unless it is `cpu`, or a GPU that is there."""
     gpus = torch.cuda.device_count()
     legal = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
     if text not in legal:
-        raise InvalidInputError(f"GEN3C_DEVICE is {text!r}; legal on this machine: {', '.join(legal)}.")
+        raise InvalidInputError(f"The device (GEN3C_DEVICE) is {text!r}; legal on this machine: {', '.join(legal)}.")
     return torch.device(text)

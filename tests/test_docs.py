@@ -108,6 +108,12 @@ def test_a_command_of_the_documents_is_one_that_works(command: Command, folder: 
                 "Error: Nothing was written, for the files do not fit gen3c-7b (4 problems)"
             ), ended.stderr
             return
+        case (".venv/bin/gen3c", "serve", *arguments) if "cuda" in arguments:
+            # On a machine without a GPU that is what it says, once it has understood the rest.
+            (folder / "checkpoints").mkdir()
+            ended = execute([BIN / "gen3c", "serve", *arguments], folder)
+            assert "legal on this machine: cpu" in ended.stderr
+            return
         case (".venv/bin/python", "-c", code):
             compile(code, command.document, "exec")  # tests/server/test_readme.py runs it
             return

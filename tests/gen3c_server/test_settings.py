@@ -124,7 +124,7 @@ def test_torch_gets_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setenv("GEN3C_DEVICE", device)
-    with pytest.raises(InvalidInputError, match=f"GEN3C_DEVICE is '{device}'; legal on this machine: cpu"):
+    with pytest.raises(InvalidInputError, match=rf"\(GEN3C_DEVICE\) is '{device}'; legal on this machine: cpu"):
         Settings.from_environment()
 
 

@@ -45,6 +45,7 @@ def test_settings_of_the_models_become_environment(
 ) -> None:
     (tmp_path / "limits.yaml").write_text("limits: {}\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     arguments = (
         "--model-repository . --preset gen3c-7b --deployment limits.yaml --checkpoints . --threads 2 --device cuda:1"
     )
@@ -73,3 +74,13 @@ def test_a_refused_start_exits_with_2(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--model-repository", str(tmp_path)])
     assert result.exit_code == 2
     assert "holds no model" in result.output
+
+
+def test_a_gpu_that_is_not_there_ends_the_start_at_once(
+    started: list[ServeOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    result = CliRunner().invoke(app, ["--device", "cuda:1"])
+    assert result.exit_code == 2
+    assert "is 'cuda:1'; legal on this machine: cpu, cuda, cuda:0" in result.stderr
+    assert not started
