@@ -83,15 +83,12 @@ def test_topk_leaves_out_frames_that_the_best_view_fills(encoder: RecordingEncod
         views, path, ViewConditioner(encoder), Pool.empty(SMALL.latent_shape), ConditionOptions("topk_concat"), Watch()
     )
     assert (got.coverage[0, :4] >= 0.9).all()
-    by_view = {
-        int(got.coverage.sum(1).argmax()): encoder.videos[:2],
-        int(got.coverage.sum(1).argmin()): encoder.videos[2:],
-    }
-    silent_image, silent_mask = by_view[1]
+    first, second = encoder.videos[:2], encoder.videos[2:]  # of two views none is left out, and their order stays
+    silent_image, silent_mask = second
     assert (silent_image[:, :, :4] == -1).all()
     assert (silent_mask[:, :, :4] == -1).all()
     assert (silent_mask[:, :, 4:] == 1).any()
-    assert (by_view[0][1][:, :, :4] == 1).any()
+    assert (first[1][:, :, :4] == 1).any()
 
 
 @pytest.mark.parametrize(("fusion", "calls"), [("coverage_max", 3), ("ranked_concat", 3), ("topk_concat", 5)])
