@@ -13,17 +13,10 @@ import torch
 from torch import Tensor
 
 from gen3c.alignment import align_nonrigid, align_rigid
-from gen3c.cache3d import (
-    MAX_DEPTH,
-    RELIABILITY_THRESHOLD,
-    UPSTREAM_CALL,
-    CachedView,
-    bounded_depth,
-    cache_view,
-    render_all,
-)
+from gen3c.cache3d import RELIABILITY_THRESHOLD, UPSTREAM_CALL, CachedView, bounded_depth, cache_view, render_all
 
 MAX_BUFFERS = 2
+_UPDATE_LIMIT = 1e4  # of the depth of later pictures, in their own unit
 
 
 @dataclass(frozen=True)
@@ -89,10 +82,11 @@ class BufferCache:
 
         A former second picture makes room. Raises InvalidInputError if the depth cannot be fitted to the cache.
         """
-        # The reference bounds what comes later by the larger limit, and puts what is nowhere there.
-        depth = torch.nan_to_num(new.depth, nan=MAX_DEPTH if self.reference else 0.0).clamp(0, MAX_DEPTH)
+        # Its unit is not the scene's yet. The reference puts what is nowhere there, and does not bound what it fitted.
+        depth = torch.nan_to_num(new.depth, nan=_UPDATE_LIMIT if self.reference else 0.0).clamp(0, _UPDATE_LIMIT)
         shown, covered = self.shown_depth(new.w2c, new.K)
         depth = fit_depth(depth, shown, covered, new.w2c, new.K, nonrigid=nonrigid, reference=self.reference)
+        depth = depth if self.reference else bounded_depth(depth)
         view = self._cached(replace(new, depth=depth))
         if self.reference:
             view = replace(view, boundary=self.buffers[-1].boundary)

@@ -17,8 +17,9 @@ _WINDOW = 5
 _SLOPE_ALLOWANCE = 8
 _FRAMES_AT_ONCE = 4  # renderings held in memory together; about 25 MB each at 704x1280
 
-MAX_DEPTH = 1e4  # scene units: what lies farther is put here
-REFERENCE_MAX_DEPTH = 100.0  # where the released GEN3C puts it, and unknown depth with it
+# Scene units: what lies farther is put here, as by the released GEN3C. A picture's splat weights spread over its
+# largest depth, so that one pixel far out would let the background shine through everywhere else.
+MAX_DEPTH = 100.0
 
 # Pictures that one call of the reference implementations renders, which their splat weights depend on.
 UPSTREAM_CALL = 2
@@ -86,9 +87,8 @@ def _bend(depth: Tensor) -> Tensor:
 
 
 def bounded_depth(depth: Tensor, *, reference: bool = False) -> Tensor:
-    """Depth of any shape within [0, MAX_DEPTH]; NaN becomes 0 = unknown, in the reference its largest depth."""
-    largest = REFERENCE_MAX_DEPTH if reference else MAX_DEPTH
-    return torch.nan_to_num(depth, nan=largest if reference else 0.0).clamp(0, largest)
+    """Depth of any shape within [0, MAX_DEPTH]; NaN becomes 0 = unknown, in the reference MAX_DEPTH."""
+    return torch.nan_to_num(depth, nan=MAX_DEPTH if reference else 0.0).clamp(0, MAX_DEPTH)
 
 
 def cache_view(

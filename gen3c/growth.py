@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gen3c.buffers import fit_depth, shown_depth
+from gen3c.cache3d import bounded_depth
 from gen3c.conditioning import Cameras, ConditionOptions
 from gen3c.errors import InvalidInputError
 from gen3c.geometry.types import Watch
@@ -60,7 +61,7 @@ def frame_as_view(
     depth, confidence = estimate(frames, cameras, shown, watch)
     usable = (confidence > 0) & (confidence >= options.min_confidence)
     try:
-        fitted = fit_depth(torch.where(usable, depth, 0.0), shown, covered, w2c, K)
+        fitted = bounded_depth(fit_depth(torch.where(usable, depth, 0.0), shown, covered, w2c, K))
     except InvalidInputError as error:
         raise NoDepthError(f"the last frame's depth does not fit the cache. {str(error).removesuffix('.')}") from error
     both = covered & (fitted > 0)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from gen3c.cache3d import CachedView, cache_view, center_depth
+from gen3c.cache3d import CachedView, bounded_depth, cache_view, center_depth
 from gen3c.errors import InvalidInputError
 from gen3c.fit import FitMode, fit_view
 from gen3c.geometry.types import Frames, Geometry
@@ -81,7 +81,8 @@ def build_scene(
             size,
             fit,
         )
-        views.append(SourceView(fitted.image, fitted.depth / unit, fitted.confidence, poses[i], fitted.K))
+        depth = bounded_depth(fitted.depth / unit)
+        views.append(SourceView(fitted.image, depth, fitted.confidence, poses[i], fitted.K))
     return Scene(tuple(views), unit, geometry.w2c[0])
 
 

@@ -5,13 +5,15 @@ weight of each target pixel is found first (a maximum does not depend on the ord
 to it in 64-bit fixed point, where addition is exact. The same points give the same picture, bit for bit.
 """
 
+from contextlib import nullcontext
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 256
-_ONE = 1 << 40  # fixed point: the largest weight of a pixel. Leaves room for 2**22 points on one pixel
+_ONE = 1 << 40  # fixed point: the largest weight of a pixel. Leaves room for 2**21 points on one pixel
 
 
 def splat(
@@ -28,19 +30,23 @@ def splat(
     pixels = torch.nan_to_num(pixels, nan=-1.0, posinf=1e6, neginf=-1e6).contiguous()
     largest = torch.zeros(b, cells, dtype=torch.int32, device=values.device)  # bits of a float >= 0, which sort alike
     total = torch.zeros(b, c + 1, cells, dtype=torch.int64, device=values.device)
-    scale = _ONE / values.abs().amax().clamp(min=1.0).reshape(1)
+    # To 1 at most, each channel of each picture by itself: neither a far depth nor another picture costs colours bits.
+    unit = values.abs().amax(dim=(2, 3), keepdim=True).clamp(min=1.0)
+    values = values / unit
+    scale = torch.full((1,), float(_ONE), device=values.device)
     grid = (triton.cdiv(points, _BLOCK), b)
     geometry = (points, cells, padded_w, padded_h)
-    _find_largest[grid](pixels, weight, largest, *geometry, BLOCK=_BLOCK)
-    _accumulate[grid](
-        pixels, weight, values, largest, total, scale, *geometry, CHANNELS=c, ONE=float(_ONE), BLOCK=_BLOCK
-    )
+    with torch.cuda.device(values.device) if values.is_cuda else nullcontext():  # kernels start on the current GPU
+        _find_largest[grid](pixels, weight, largest, *geometry, BLOCK=_BLOCK)
+        _accumulate[grid](
+            pixels, weight, values, largest, total, scale, *geometry, CHANNELS=c, ONE=float(_ONE), BLOCK=_BLOCK
+        )
 
     total = total.view(b, c + 1, padded_h, padded_w)[:, :, 1:-1, 1:-1]
     peak = largest.view(torch.float32).view(b, 1, padded_h, padded_w)[:, :, 1:-1, 1:-1]
     covered = peak > 0
     relative = total[:, -1:].double() / _ONE
-    mean = total[:, :-1].double() / scale / torch.where(covered, relative, torch.ones_like(relative))
+    mean = total[:, :-1].double() / _ONE * unit / torch.where(covered, relative, torch.ones_like(relative))
     return torch.where(covered, mean, torch.zeros_like(mean)).float(), (relative * peak).float()
 
 

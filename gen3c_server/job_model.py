@@ -44,8 +44,10 @@ class JobModel:
         self._settings = settings = Settings.from_environment()
         settings.apply_threads()
         preset, checkpoints = settings.preset, settings.checkpoints
-        vae, vae_source = settings.load(load_vae)
+        # What can be refused comes before what takes memory of a GPU.
         _, dit_source = find_weights(preset, "transformer", checkpoints, untrained_seed=UNTRAINED_SEED)
+        self._text = load_text(preset, checkpoints)
+        vae, vae_source = settings.load(load_vae)
         # A raw video costs more to hand over than the autoencoder's weights cost to hold twice.
         self._programs = Programs(
             dit=bls.LeafProgram(DIT),
@@ -54,7 +56,6 @@ class JobModel:
             conditioner=ConditionerModel(),
             device=settings.device,
         )
-        self._text = load_text(preset, checkpoints)
         self._probing = threading.Lock()
         self._weights = {"dit": str(dit_source), "vae": str(vae_source)}
         self._queue = JobQueue(

@@ -91,8 +91,10 @@ def _guided(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The guided network as a function of the scaled latent and 0.25 ln(sigma)."""
     cond = condition.dit_inputs(conditional=True)
-    uncond = condition.dit_inputs(conditional=False)
-    both = {name: torch.cat([cond[name], uncond[name]]) for name in cond} | {"FPS": cond["FPS"]}
+    uncond = condition.dit_inputs(conditional=False) if guidance else {}
+    both = {}
+    if guidance and batch_guidance:
+        both = {name: torch.cat([cond[name], uncond[name]]) for name in cond} | {"FPS": cond["FPS"]}
 
     def call(fixed: dict[str, Tensor], latent: Tensor, c_noise: Tensor) -> Tensor:
         batch = fixed["CACHE"].shape[0]

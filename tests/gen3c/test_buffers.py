@@ -99,7 +99,7 @@ def test_depth_out_of_bounds() -> None:
     depth[0, 0], depth[0, 1], depth[0, 2] = torch.nan, torch.inf, -1.0
     image = picture(0).image
     z = BufferCache.start(Picture(image, depth, pose(0), K)).buffers[0].points[0, :3, 2]
-    assert z.tolist() == [0, 1e4, 0]  # unknown, far, unknown
+    assert z.tolist() == [0, 100, 0]  # unknown, far, unknown
     z = BufferCache.start(Picture(image, depth, pose(0), K), reference=True).buffers[0].points[0, :3, 2]
     assert z.tolist() == [100, 100, 0]
 

@@ -116,7 +116,7 @@ def test_the_reference_takes_every_depth_for_known() -> None:
 
 def test_depth_is_bounded() -> None:
     depth = torch.tensor([-1.0, 0.0, 50.0, 5e3, torch.inf, torch.nan])
-    assert bounded_depth(depth).tolist() == [0, 0, 50, 5e3, 1e4, 0]
+    assert bounded_depth(depth).tolist() == [0, 0, 50, 100, 100, 0]
     assert bounded_depth(depth, reference=True).tolist() == [0, 0, 50, 100, 100, 100]
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gen3c.cache3d import MAX_DEPTH
 from gen3c.cameras import camera_path
 from gen3c.errors import InvalidInputError
 from gen3c.geometry.types import Frames, Geometry
@@ -180,3 +181,14 @@ def test_the_point_cloud_is_what_the_cache_renders() -> None:
     assert (column - torch.arange(40.0)).abs().max() < 1e-4
     moved = points[-32 * 48 :].reshape(32, 48, 3)[:, :, 0] * walls.FOCAL + 23.5
     assert (moved - torch.arange(10.0, 58)).abs().max() < 1e-4  # view 1 sees the wall 10 px further on
+
+
+def test_a_pixel_far_out_does_not_dull_the_rest() -> None:
+    """The splat's weights spread over a picture's largest depth: at 1e6 the background would shine through."""
+    given = geometry()
+    far = given.depth.clone()
+    far[0, 0, 0] = 1e6 * far[0].median()
+    plain = build_scene(frames(), given, (given.depth.shape[1], given.depth.shape[2]), "crop").views[0].depth
+    capped = build_scene(frames(), dataclasses.replace(given, depth=far), plain.shape, "crop").views[0].depth
+    assert float(capped.max()) == MAX_DEPTH
+    assert torch.equal(capped.flatten()[1:], plain.flatten()[1:])

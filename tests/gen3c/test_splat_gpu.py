@@ -57,3 +57,19 @@ def test_no_point_at_all() -> None:
     mean, summed = splat_gpu.splat(values, pixels, weight * 0, SIZE)
     assert not mean.any()
     assert not summed.any()
+
+
+def test_a_far_depth_does_not_cost_colours_their_bits() -> None:
+    values, pixels, weight = points()
+    plain = splat_gpu.splat(values.cuda(), pixels.cuda(), weight.cuda(), SIZE)[0]
+    values[:, 3] *= 1e8
+    far = splat_gpu.splat(values.cuda(), pixels.cuda(), weight.cuda(), SIZE)[0]
+    assert torch.equal(far[:, :3], plain[:, :3])
+
+
+def test_a_picture_does_not_depend_on_its_neighbours() -> None:
+    given = [tensor.cuda() for tensor in points()]
+    given[0][1, 3] *= 7
+    together = splat_gpu.splat(*given, SIZE)[0]
+    alone = splat_gpu.splat(*(tensor[:1] for tensor in given), SIZE)[0]
+    assert torch.equal(together[:1], alone)
