@@ -2,13 +2,15 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gen3c.alignment import align_nonrigid, align_rigid
 from gen3c.buffers import BufferCache, Picture, Rendering
-from gen3c.cache3d import FORK_CALL, CachedView, bounded_depth, cache_view, reliable_mask, render_all
+from gen3c.cache3d import FORK_CALL, RELIABILITY_THRESHOLD, CachedView, bounded_depth, cache_view, render_all
 from gen3c.cache4d import Cache4D
 from gen3c.cameras import to_camera
 from gen3c.geometry.monocular import OUTPUT_SIZE, NetworkAnswer, depth_of_frame, view_from_picture
@@ -34,13 +36,17 @@ def own_pose(points: Tensor, w2c: Tensor, K: Tensor) -> bool:
     return float(off.median()) < ON_GRID
 
 
-def check_pictures(v: Vectors, name: str, ours: Tensor, own: Tensor) -> None:
-    """Renderings [B,F,N,C,H,W] within 1e-4; of those that show a picture from its `own` [F,N] pose, 95% of pixels."""
-    parts = [Part("other poses", ~own[None], Absolute(1e-4))]
+def check_pictures(v: Vectors, name: str, ours: Tensor, own: Tensor, note: str = "") -> None:
+    """Renderings [B,F,N,C,H,W] within 1e-4; of those that show a picture from its `own` [F,N] pose, 95% of pixels.
+
+    The report shows `note` in every line.
+    """
+    after = f", {note}" if note else ""
+    parts = [Part(f"other poses{after}", ~own[None], Absolute(1e-4))]
     for frame in own.any(1).nonzero().flatten().tolist():
         entries = torch.zeros_like(own)
         entries[frame] = own[frame]
-        parts.append(Part(f"own pose, frame {frame}", entries[None], OnShare(1e-4, 0.95)))
+        parts.append(Part(f"own pose, frame {frame}{after}", entries[None], OnShare(1e-4, 0.95)))
     v.check_parts(name, ours, parts)
 
 
@@ -69,7 +75,7 @@ def cache_buffer(v: Vectors) -> None:
         for stage, image in (("after", new_image), ("after2", -new_image)):
             frame = _update_frame(v.expected(f"points_{stage}_{kind}"), w2c, K)
             grown = cache.grown(Picture(image, new_depth, w2c[frame], K[frame]))
-            _check_update(v, grown, w2c[frame], f"{stage}_{kind}")
+            check_update(v, grown, w2c[frame], K[frame], f"{stage}_{kind}")
             # What follows is fed the stored cache, so that the freedom of the alignment (note 3) ends here.
             cache = _stored(v, grown, f"{stage}_{kind}")
             _check_renderings(v, cache, w2c, K, f"{stage}_{kind}")
@@ -78,12 +84,12 @@ def cache_buffer(v: Vectors) -> None:
 
 def _check_renderings(v: Vectors, cache: BufferCache, w2c: Tensor, K: Tensor, suffix: str) -> None:
     rendering = cache.render(w2c, K)
-    own = _own_poses(cache.buffers, w2c, K)
+    own = own_poses(cache.buffers, w2c, K)
     check_pictures(v, f"pix_{suffix}", rendering.image[None], own)
     check_pictures(v, f"mask_{suffix}", rendering.mask[None], own)
 
 
-def _own_poses(views: tuple[CachedView, ...], w2c: Tensor, K: Tensor) -> Tensor:
+def own_poses(views: Sequence[CachedView], w2c: Tensor, K: Tensor) -> Tensor:
     """Which of n views each of t cameras took, [t,n] bool."""
     return torch.tensor([[own_pose(view.points, w2c[i], K[i]) for view in views] for i in range(len(w2c))])
 
@@ -100,14 +106,46 @@ def _update_frame(points: Tensor, w2c: Tensor, K: Tensor) -> int:
     return frames[0]
 
 
-def _check_update(v: Vectors, grown: BufferCache, w2c: Tensor, suffix: str) -> None:
+def check_update(v: Vectors, grown: BufferCache, w2c: Tensor, K: Tensor, suffix: str) -> None:
+    """What a cache [B,F,N,V,...] holds after it took in a picture from camera w2c [4,4], K [3,3]."""
     v.check(f"images_{suffix}", torch.stack([b.image for b in grown.buffers])[None, None, :, None], Exact())
     v.check(f"points_{suffix}", torch.stack([b.points for b in grown.buffers])[None, None, :, None], Absolute(5e-2))
     # The filter has a threshold, so it is judged on the stored depth, not on one that note 3 lets differ from it.
-    stored = to_camera(v.expected(f"points_{suffix}")[0, 0, 0], w2c[None])[..., 2]
-    reliable = reliable_mask(stored[None], reference=True)[0]
-    masks = torch.stack([reliable, *(b.mask for b in grown.buffers[1:])])
-    v.check(f"input_mask_{suffix}", masks[None, None, :, None], Exact())
+    name, points = f"input_mask_{suffix}", v.expected(f"points_{suffix}")[0, 0, 0, 0]
+    newest, stored = grown.buffers[0], depth_of_points(points, w2c)
+    confidence = torch.ones_like(stored)
+    view = cache_view(newest.image, stored, confidence, w2c, K, reliability=grown.reliability, reference=True)
+    v.check(name, _masks(view.mask, grown), Exact())
+    # The cache's own mask must agree as well wherever our depth decides like the stored one.
+    decided = filter_decided(stored, depth_of_points(newest.points, w2c), RELIABILITY_THRESHOLD)
+    own = torch.where(decided, newest.mask, v.expected(name)[0, 0, 0, 0])
+    everywhere = torch.ones(v.expected(name).shape[:1], dtype=torch.bool)
+    v.check_parts(name, _masks(own, grown), [Part("as grown", everywhere, Exact())])
+
+
+def _masks(newest: Tensor, grown: BufferCache) -> Tensor:
+    """[1,1,N,1,1,h,w]: a mask [1,h,w] of the newest buffer, and those of the older ones."""
+    return torch.stack([newest, *(b.mask for b in grown.buffers[1:])])[None, None, :, None]
+
+
+def depth_of_points(points: Tensor, w2c: Tensor) -> Tensor:
+    """The depth [h,w] that points [h,w,3] were unprojected from; the zero vector stands for depth 0."""
+    depth = to_camera(points[None], w2c[None])[0, ..., 2]
+    return torch.where((points == 0).all(-1), 0.0, depth)
+
+
+def filter_decided(stored: Tensor, ours: Tensor, threshold: float) -> Tensor:
+    """Where the reference's reliability filter must give `ours` the mask of `stored`, both depth [h,w]; [h,w] bool.
+
+    Depths of a window that are off by at most e move max - min by 2e and the mean by e. Where that cannot carry the
+    relative range across the threshold, the two masks must be equal.
+    """
+    depth, off = stored[None], (ours - stored).abs()[None]
+    error = F.max_pool2d(off + 1e-6 * depth.abs(), 5, 1, 2)  # depth recovered from points is rounded
+    mean = F.avg_pool2d(depth, 5, 1, 2)
+    ratio = (F.max_pool2d(depth, 5, 1, 2) + F.max_pool2d(-depth, 5, 1, 2)) / (mean + 1e-6)
+    moved = (2 + ratio) * error / (mean - error).clamp(min=1e-6)
+    return ((ratio - threshold).abs() > moved)[0]
 
 
 def _stored(v: Vectors, grown: BufferCache, suffix: str) -> BufferCache:
@@ -144,7 +182,7 @@ def cache_4d(v: Vectors) -> None:
         start = int(match[1])
         frames = slice(start, start + v.expected(match[0]).shape[1])
         warp = cache.render(w2c[frames], K[frames], start)
-        own = torch.stack([_own_poses((cache.frames[i],), w2c[i : i + 1], K[i : i + 1])[0] for i in _indices(frames)])
+        own = torch.stack([own_poses((cache.frames[i],), w2c[i : i + 1], K[i : i + 1])[0] for i in _indices(frames)])
         check_pictures(v, match[0], warp.image[None, :, None], own)
         check_pictures(v, f"mask_s{start}", warp.coverage[None, :, None], own)
 
@@ -164,7 +202,7 @@ def cache_fork_multiview(v: Vectors) -> None:
         for i in range(len(images))
     )
     v.check("input_mask", torch.stack([view.mask for view in views])[None, None, :, None].float(), Exact())
-    own = _own_poses(views, w2c, K)
+    own = own_poses(views, w2c, K)
     for suffix in ("", "_fg"):
         warp = render_all(views, w2c, K, (height, width), foreground_masking=suffix == "_fg", call_size=FORK_CALL)
         shape = (1, len(w2c), len(views))

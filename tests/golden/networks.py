@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gen3c.generator.dit import Dit
-from gen3c.generator.rope import RotaryAngles
+from gen3c.generator.rope import BASE_FPS, RotaryAngles
 from gen3c.generator.signatures import LATENT_CHANNELS
 from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder
 from gen3c.presets import DitConfig, VaeConfig
@@ -19,7 +19,7 @@ LATENT = Absolute(1e-5)
 VIDEO = Absolute(1e-4)
 DIT_OUTPUT = Absolute(1e-4)
 ANGLE = Absolute(1e-4)
-DIT_FPS = 24.0  # of the network vectors whose name does not say another
+DIT_FPS = 24.0  # of the network vectors whose name does not say another, if they have one latent frame
 
 
 def tiny_dit(weights: Vectors) -> Dit:
@@ -72,14 +72,15 @@ def check_dit(v: Vectors) -> None:
     x, timesteps, text = v.input("x"), v.input("timesteps"), v.input("crossattn_emb")
     mask, cache = v.input("condition_video_input_mask"), v.input("condition_video_pose")
     padding, random_padding = v.input("padding_mask"), v.input("padding_mask_random")
+    base_fps = frame_rate(v, _grid(dit, x))
 
-    def run(fps: float = DIT_FPS, padding_mask: Tensor = padding, keep: float = 1.0) -> Tensor:
+    def run(fps: float = base_fps, padding_mask: Tensor = padding, keep: float = 1.0) -> Tensor:
         out: Tensor = dit(x, timesteps, mask, cache * keep, text * keep, torch.tensor([fps]), padding_mask)
         return out
 
     seen = _outputs(dit.transformer)
     v.check("out", run(), DIT_OUTPUT)
-    intermediates = _intermediates(dit, dict(seen), x)
+    intermediates = _intermediates(dit, dict(seen), x, base_fps)
     for match in v.matching(r"mid_(\w+)"):
         ours = intermediates[match[1]]
         # Blocks run on flat tokens: the same numbers in the same order.
@@ -88,6 +89,14 @@ def check_dit(v: Vectors) -> None:
         v.check(match[0], run(fps=float(match[1])), DIT_OUTPUT)
     v.check("out_randpad", run(padding_mask=random_padding), DIT_OUTPUT)
     v.check("out_uncond", run(keep=0.0), DIT_OUTPUT)
+
+
+def frame_rate(v: Vectors, grid: tuple[int, int, int]) -> float:
+    """Frames per second of `out`: the first channel of the angles turns by 24/fps rad from one latent frame on."""
+    t, h, w = grid
+    if t < 2 or "mid_rope_angles" not in v:
+        return DIT_FPS
+    return BASE_FPS / float(v.expected("mid_rope_angles").reshape(t, h * w, -1)[1, 0, 0])
 
 
 def check_vae(v: Vectors) -> None:
@@ -174,14 +183,20 @@ def _outputs(transformer: nn.Module) -> dict[str, Tensor | tuple[Tensor, Tensor]
     return seen
 
 
-def _intermediates(dit: Dit, seen: dict[str, Tensor | tuple[Tensor, Tensor]], x: Tensor) -> dict[str, Tensor]:
+def _grid(dit: Dit, x: Tensor) -> tuple[int, int, int]:
+    """Patches along time, height and width of x [b,c,t,h,w]."""
+    t, h, w = (size // patch for size, patch in zip(x.shape[2:], dit.transformer.rope.patch_size, strict=True))
+    return t, h, w
+
+
+def _intermediates(
+    dit: Dit, seen: dict[str, Tensor | tuple[Tensor, Tensor]], x: Tensor, fps: float
+) -> dict[str, Tensor]:
     """The stages under the reference's names."""
-    rope = dit.transformer.rope
-    t, h, w = (size // patch for size, patch in zip(x.shape[2:], rope.patch_size, strict=True))
     stages = {
         "x_embed": seen["patch_embed"],
         "extra_pos": seen["learnable_pos_embed"],
-        "rope_angles": rope.angles((t, h, w), DIT_FPS),
+        "rope_angles": dit.transformer.rope.angles(_grid(dit, x), fps),
         "t_sincos": seen["time_embed.time_proj"],
         "adaln_lora": seen["time_embed"][0],
         "affline_emb": seen["time_embed"][1],

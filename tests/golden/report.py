@@ -56,8 +56,12 @@ def find_files(folder: Path, checks: Mapping[str, Check]) -> tuple[list[Path], l
     paths = [path for name in SETS for path in sorted((folder / name).glob("*.npz"))]
     known = [path for path in paths if _name(path) in checks]
     if not known:
+        without = [s for s in SETS if not any(name.startswith(f"{s}/") for name in checks)]
+        unchecked = [s for s in without if any(path.parent.name == s for path in paths)]
+        reason = f" {' and '.join(unchecked)} has no checks yet." if unchecked else ""
         raise FolderError(
-            f"{folder} holds no file to check ({len(paths)} npz files in {'/ and '.join(SETS)}/, none of them known)."
+            f"{folder} holds no file to check ({len(paths)} npz files in {'/ and '.join(SETS)}/, none of them known), "
+            f"so nothing was checked.{reason}"
         )
     return known, [_name(path) for path in paths if _name(path) not in checks]
 

@@ -146,6 +146,13 @@ def test_folders_without_anything_to_check_are_errors(folder, tmp_path, capsys) 
     assert "holds no file to check (1 npz files" in capsys.readouterr().err
 
 
+def test_a_folder_of_files_that_have_no_checks_yet_says_so(folder, capsys) -> None:
+    root = folder()
+    (root / "gen3c").rename(root / "vggt")
+    assert run(root) == 2
+    assert "so nothing was checked. vggt has no checks yet." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut short"])
 def test_a_damaged_file_fails(folder, capsys, content: bytes) -> None:
     root = folder()
