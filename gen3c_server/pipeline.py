@@ -113,11 +113,17 @@ def run_job(inputs: JobInputs, services: Services, emit: Emit, is_cancelled: Cal
 def _encode_prompts(spec: JobSpec, preset: Preset, encode: TextEncoder, emit: Emit) -> tuple[Tensor, Tensor]:
     """Embeddings of the prompt and of the negative one, [1,tokens,text_dim] each; zeros for one that is not read."""
     check_prompts(spec, preset, encode)
-    text = encode(spec.prompt, lambda message: emit(Notice(message=message), None))
+
+    def warn(message: str) -> None:
+        emit(Notice(message=message), None)
+
+    text = encode(spec.prompt, warn, "spec.prompt")
     if _guidance(spec, preset) > 0:
-        return text, encode(_negative_prompt(spec, encode))
+        # The deployment's own negative prompt is nothing that the job's author can shorten.
+        told = None if spec.negative_prompt is None else warn
+        return text, encode(_negative_prompt(spec, encode), told, "spec.negative_prompt")
     if spec.negative_prompt:
-        emit(Notice(message="the negative prompt has no effect at guidance 0."), None)
+        warn("the negative prompt has no effect at guidance 0.")
     return text, torch.zeros_like(text)
 
 

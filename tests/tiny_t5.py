@@ -24,3 +24,10 @@ def write_encoder(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
         config = T5Config(vocab_size=len(tokens), d_model=width, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
         T5EncoderModel(config).save_pretrained(folder)
     return folder
+
+
+def shard_encoder(folder: Path) -> list[Path]:
+    """Split model.safetensors into shards with an index, as transformers saves large networks; returns the shards."""
+    T5EncoderModel.from_pretrained(folder).save_pretrained(folder, max_shard_size="64KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    return sorted(folder.glob("model-*.safetensors"))

@@ -5,9 +5,6 @@ Nothing is downloaded and no code of a checkpoint is run. What was encoded once 
 so a deployment may also ship embeddings alone.
 """
 
-import hashlib
-import json
-import pickle
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -16,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
+from gen3c.generator.t5_folder import UNREADABLE, open_folder
 from gen3c.generator.text import EmptyText, TextEncoder, Warn
 from gen3c.generator.text_cache import Embedding, TextCache, cached_identities
 from gen3c.generator.weights import PACKAGED
@@ -30,10 +27,9 @@ if TYPE_CHECKING:
 
 NETWORK_FOLDER = "text_encoder"  # in a checkpoint directory: T5EncoderModel and tokenizer
 CACHE_FOLDER = "text_embeddings"  # in a checkpoint directory
-MAX_CHARACTERS = 100_000  # of a prompt: many times what the network reads, and still quick to take apart
+HASHES_FILE = "encoder_hashes.json"  # in the folder of embeddings: what the weights hashed to, when they were read
 
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # float16 overflows in T5's feed-forward layers
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, KeyError, SafetensorError, pickle.UnpicklingError)
 _KEPT_IN_MEMORY = 16  # embeddings, of 1 MiB at most for the released network
 
 
@@ -64,15 +60,17 @@ class T5Text:
         self,
         config: DitConfig,
         network: Path | None,  # folder in transformers' layout; None: cached texts alone
-        cache: Path,  # folder of embeddings; made when the first is kept
+        cache: Path,  # folder of embeddings; made when something is kept
         *,
         device: str = "cpu",  # of the network; a prompt takes seconds on a CPU, and 19 GB that a GPU may need
         dtype: torch.dtype = torch.float32,  # of the network's weights; GEN3C's default
     ) -> None:
-        """Read the sizes of the network and every file's hash, but not yet its weights.
+        """Read the sizes of the network and every file's hash, but do not load it.
 
-        Raises InvalidInputError for a folder that holds no T5 of the width that `config` asks for, a truncated
-        file, another dtype than float32 or bfloat16, or, without a network, embeddings of no or of several encoders.
+        Raises InvalidInputError for a folder that does not hold the whole of a T5 encoder of the width that `config`
+        asks for (a truncated file, names or shapes other than its config.json's), another dtype than float32 or
+        bfloat16, or, without a network, embeddings of no or of several encoders. Values that are not finite and a
+        tokenizer that does not fit are found when the first text is encoded.
         """
         if find_spec("transformers") is None:
             raise InvalidInputError(
@@ -82,11 +80,12 @@ class T5Text:
         if dtype not in _DTYPES:
             raise InvalidInputError(f"The text encoder's dtype is {dtype}; legal: {', '.join(_DTYPES.values())}.")
         self._config = config
-        self._folder = network
         self._device, self._dtype = device, dtype
-        if network is not None:
-            _check_network(network, config)
-        self.identity = _identity(network, dtype) if network is not None else _only_identity(cache)
+        self._folder = network
+        if network is None:
+            self.identity = _only_identity(cache)
+        else:
+            self.identity = open_folder(network, config.text_dim).identity(_DTYPES[dtype], cache / HASHES_FILE)
         self._cache = TextCache(cache, self.identity, config)
         self._recent: OrderedDict[str, Embedding] = OrderedDict()
         self._network: _Network | None = None
@@ -105,31 +104,27 @@ class T5Text:
         return str(DEFAULT_NEGATIVE_PROMPT)
 
     def check(self, prompt: str, field: str = "spec.prompt") -> None:
-        """Raises InvalidInputError for a text of absurd length, or one that is not cached where there is no network."""
-        if len(prompt) > MAX_CHARACTERS:
-            raise InvalidInputError(
-                f"The prompt has {len(prompt)} characters; legal are up to {MAX_CHARACTERS}.", field=field
-            )
+        """Raises InvalidInputError for a text that is not cached, where there is no network."""
         if self._folder is None:
             with self._lock:
                 self._find(prompt, field)
 
-    def __call__(self, prompt: str, warn: Warn | None = None) -> Tensor:
+    def __call__(self, prompt: str, warn: Warn | None = None, field: str = "spec.prompt") -> Tensor:
         """The embedding, [1,tokens,text_dim] float32 on the CPU; zero past the text's length.
 
         Raises InvalidInputError as `check` does, RuntimeError for a network that cannot be loaded (the prompt's author
         can do nothing about that), and FloatingPointError if the embedding is not finite.
         """
-        self.check(prompt)
         with self._lock:
-            embedding = self._find(prompt)
+            embedding = self._find(prompt, field)
         if warn is not None and embedding.tokens > len(embedding.rows):
-            warn(f"the prompt has {embedding.tokens} tokens, of which the network reads {len(embedding.rows)}.")
+            name = field.rpartition(".")[2]
+            warn(f"{name} has {embedding.tokens} tokens, of which the network reads {len(embedding.rows)}.")
         padded = torch.zeros(1, self._config.text_tokens, self._config.text_dim)
         padded[0, : len(embedding.rows)] = embedding.rows.float()
         return padded
 
-    def _find(self, prompt: str, field: str = "spec.prompt") -> Embedding:
+    def _find(self, prompt: str, field: str) -> Embedding:
         """From memory, from the cache, or from the network if there is one."""
         embedding = self._recent.pop(prompt, None) or self._cache.load(prompt)
         if embedding is None:
@@ -164,7 +159,7 @@ class _Network:
             model, report = T5EncoderModel.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, dtype=dtype, output_loading_info=True
             )
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RuntimeError(f"{folder} cannot be loaded: {error}") from error
         # What a file lacks is drawn at random by transformers, with a warning. Its decoder is not ours to miss.
         if report["missing_keys"]:
@@ -190,50 +185,6 @@ class _Network:
         if not states.isfinite().all():
             raise FloatingPointError("The embedding of the prompt is not finite.")
         return Embedding(states.to("cpu", torch.bfloat16).clone(), len(tokens))
-
-
-def _check_network(folder: Path, config: DitConfig) -> None:
-    """What can be told without reading weights."""
-    try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind, width = described["model_type"], described["d_model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(
-            f"{folder} is not a T5 encoder in transformers' layout: {error!r} in config.json.", field="checkpoint"
-        ) from error
-    if kind != "t5" or width != config.text_dim:
-        raise InvalidInputError(
-            f"{folder} holds a network of type {kind!r} and width {width}; legal is 't5' of width {config.text_dim}, "
-            "which the diffusion network reads.",
-            field="checkpoint",
-        )
-    files = _files(folder)
-    if not any(path.suffix in {".safetensors", ".bin"} for path in files):
-        raise InvalidInputError(f"There are no weights in {folder}; legal: *.safetensors.", field="checkpoint")
-    for path in files:
-        if path.suffix == ".safetensors":
-            try:
-                with safe_open(path, framework="pt"):
-                    pass
-            except SafetensorError as error:
-                raise InvalidInputError(f"{path} cannot be read as safetensors: {error}.", "checkpoint") from error
-
-
-def _identity(folder: Path, dtype: torch.dtype) -> str:
-    """SHA-256 of all that decides what the network answers: configuration, tokenizer, weights and their precision."""
-    total = hashlib.sha256(_DTYPES[dtype].encode())
-    for path in _files(folder):
-        with path.open("rb") as file:
-            total.update(f"\n{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
-    return total.hexdigest()
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files that are read: pickled weights only where there are no others."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".model", ".safetensors", ".bin"})
-    if any(path.suffix == ".safetensors" for path in files):
-        files = [path for path in files if path.suffix != ".bin"]
-    return files
 
 
 def _only_identity(cache: Path) -> str:

@@ -26,8 +26,11 @@ class TextEncoder(Protocol):
     def check(self, prompt: str, field: str = "spec.prompt") -> None:
         """Refuse what cannot be encoded, without a run of any network; raises InvalidInputError naming `field`."""
 
-    def __call__(self, prompt: str, warn: Warn | None = None) -> Tensor:
-        """The embedding; raises what `check` does. `warn` is told of a prompt whose end the network does not read."""
+    def __call__(self, prompt: str, warn: Warn | None = None, field: str = "spec.prompt") -> Tensor:
+        """The embedding; raises what `check` does. `warn` is told of a prompt whose end the network does not read.
+
+        Both name `field`.
+        """
 
 
 class EmptyText:
@@ -48,7 +51,12 @@ class EmptyText:
                 field=field,
             )
 
-    def __call__(self, prompt: str, warn: Warn | None = None) -> Tensor:  # noqa: ARG002 (nothing is ever cut off)
+    def __call__(
+        self,
+        prompt: str,
+        warn: Warn | None = None,  # noqa: ARG002 (nothing is ever cut off)
+        field: str = "spec.prompt",
+    ) -> Tensor:
         """Zeros [1,tokens,text_dim] for the empty prompt; raises InvalidInputError for any other."""
-        self.check(prompt)
+        self.check(prompt, field)
         return torch.zeros(self._shape)

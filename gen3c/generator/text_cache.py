@@ -63,15 +63,9 @@ class TextCache:
     def save(self, text: str, embedding: Embedding) -> None:
         """Keep it. The file appears whole or not at all; a folder that cannot be written to costs a warning only."""
         path = self.path(text)
-        unfinished = path.with_suffix(f".{secrets.token_hex(8)}.part")
         content = save({_TENSOR: embedding.rows.contiguous()}, metadata={_TOKENS: str(embedding.tokens)})
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                unfinished.write_bytes(content)
-                unfinished.replace(path)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            write_whole(path, content)
         except OSError as error:
             logger.warning("The embedding %s is not kept: %s", path.name, error)
 
@@ -84,6 +78,17 @@ class TextCache:
             and len(rows) == min(embedding.tokens, self._config.text_tokens) > 0
             and bool(rows.isfinite().all())
         )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, which appears whole or not at all, and its folder; raises OSError."""
+    unfinished = path.with_suffix(f".{secrets.token_hex(8)}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def cached_identities(folder: Path) -> list[str]:
