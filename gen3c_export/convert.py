@@ -191,13 +191,10 @@ def _tensor_problems(tensor: StoredTensor, shape: tuple[int, ...], dtype: torch.
         yield f"has shape {list(tensor.shape)}, legal is {list(shape)}"
     if tensor.dtype not in FLOATS:
         yield f"is {_name(tensor.dtype)}, legal are {', '.join(map(_name, FLOATS))}"
-    elif tensor.shape == shape or tensor.numel * tensor.dtype.itemsize <= tensor.record.size:
-        values = tensor.read()
-        problem = value_problem(values)
-        if problem:
-            yield problem
-        elif dtype is not None and value_problem(values.to(dtype)):
-            yield f"has values beyond the range of {_name(dtype)}"
+        return
+    harmless = tensor.shape == shape or tensor.numel * tensor.dtype.itemsize <= tensor.record.size
+    if harmless and (problem := value_problem(tensor.read(), dtype)):
+        yield problem
 
 
 def _examine_statistics(path: Path, latent_frames: int, problems: list[str]) -> tuple[Tensor, Tensor] | None:

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import torch
 
 from gen3c.errors import InvalidInputError
-from gen3c_export.stored import Record, StoredTensor, archive_records
+from gen3c_export.stored import MOST_PICKLE_BYTES, PICKLE, Record, StoredTensor, read_archive
 
-_PICKLE = "data.pkl"
 _MOST_OBJECTS = 100_000  # objects that contain each other twice at every level would keep us busy for ever
+_MOST_LEVELS = 32  # the published have about 10; names grow with the levels, and with them the time to make them
+_LONGEST_NAME = 500
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -50,12 +51,15 @@ def read_jit(path: Path) -> dict[str, StoredTensor | None]:
 
     Only the pickle is read. Raises InvalidInputError for a file that asks for code, is broken or of another format.
     """
-    records = archive_records(path)
-    if _PICKLE not in records:
-        raise InvalidInputError(f"{path.name} is not a TorchScript archive: it has no {_PICKLE}.")
+    records = read_archive(path).records
+    if PICKLE not in records:
+        raise InvalidInputError(f"{path.name} is not a TorchScript archive: it has no uncompressed {PICKLE}.")
+    size = records[PICKLE].size
+    if size > MOST_PICKLE_BYTES:
+        raise InvalidInputError(f"{path.name} is refused: its index has {size} bytes, legal are {MOST_PICKLE_BYTES}.")
     with path.open("rb") as file:
-        file.seek(records[_PICKLE].offset)
-        content = file.read(records[_PICKLE].size)
+        file.seek(records[PICKLE].offset)
+        content = file.read(size)
     try:
         root = _Unpickler(content, path.name).load()
         return {name: _stored(path, tensor, records) for name, tensor in _attributes(root, path.name)}
@@ -121,16 +125,20 @@ class _Unpickler(pickle.Unpickler):
 
 def _attributes(root: Any, file_name: str) -> Iterator[tuple[str, _Tensor]]:
     """The tensors of a module and of its submodules, with dotted names."""
-    waiting = [("", root)]
+    waiting = [("", 0, root)]
     for _ in range(_MOST_OBJECTS):
         if not waiting:
             return
-        name, value = waiting.pop()
+        name, level, value = waiting.pop()
         if isinstance(value, _Tensor):
             yield name, value
         elif isinstance(attributes := getattr(value, "attributes", None), dict):
+            if level == _MOST_LEVELS:
+                raise InvalidInputError(f"{file_name} is refused: it nests objects deeper than {_MOST_LEVELS} levels.")
             prefix = f"{name}." if name else ""
-            waiting += [(f"{prefix}{key}", child) for key, child in attributes.items()]
+            if any(len(prefix) + len(key) > _LONGEST_NAME for key in attributes):
+                raise InvalidInputError(f"{file_name} is refused: it has names longer than {_LONGEST_NAME} characters.")
+            waiting += [(f"{prefix}{key}", level + 1, child) for key, child in attributes.items()]
     raise InvalidInputError(f"{file_name} is refused: it has more than {_MOST_OBJECTS} objects.")
 
 

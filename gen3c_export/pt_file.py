@@ -1,7 +1,13 @@
-"""Files of `torch.save`, read through PyTorch's own restricted unpickler (`weights_only`)."""
+"""Files of `torch.save`, read through PyTorch's own restricted unpickler (`weights_only`).
 
+It inflates what is compressed and believes what is declared, so the archive is looked over before it runs; and it reads
+the pickle alone, the tensors are read by us.
+"""
+
+import io
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +15,11 @@ import torch
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
-from gen3c_export.stored import StoredTensor, archive_records
+from gen3c_export.stored import MOST_PICKLE_BYTES, Record, StoredTensor, read_archive
+
+_MOST_STATISTICS_BYTES = 1_000_000  # of both tables; 16 x 16 numbers each take 2 kB
+
+_Records = dict[int, Record]  # by their offset in the file
 
 
 def read_pt(path: Path) -> dict[str, StoredTensor | None]:
@@ -17,34 +27,26 @@ def read_pt(path: Path) -> dict[str, StoredTensor | None]:
 
     Only the pickle is read. Raises InvalidInputError for a file that asks for code, is broken or of another format.
     """
-    records = {record.offset: record for record in archive_records(path).values()}
-    content = _load(path, map_location="meta")
+    records = _records(path)
+    # Transformer Engine keeps its extra state in BytesIO, which holds bytes and does nothing.
+    content = _load(path, [io.BytesIO])
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InvalidInputError(f"{path.name} is no state dict: its keys are not names.")
-    tensors: dict[str, StoredTensor | None] = {}
-    for key, tensor in content.items():
-        if not isinstance(tensor, Tensor):
-            tensors[key] = None
-            continue
-        storage = tensor.untyped_storage()
-        # PyTorch leaves the place in the file at storages that it has not read.
-        record = records.get(getattr(storage, "_checkpoint_offset", -1))
-        if record is None or record.size != storage.nbytes():
-            raise InvalidInputError(f"{path.name} is corrupt: the bytes of {key} are not where its index says.")
-        tensors[key] = StoredTensor(
-            path, record, tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
-        )
-    return tensors
+    return {
+        key: _stored(path, records, key, tensor) if isinstance(tensor, Tensor) else None
+        for key, tensor in content.items()
+    }
 
 
 def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
     """mean_std.pt: mean and standard deviation of each channel and latent frame, [16,n] float32 each.
 
-    Raises InvalidInputError if it holds anything else.
+    Raises InvalidInputError if it holds anything else, or more than 1 MB.
     """
-    content = _load(path, map_location="cpu")
+    records = _records(path)
+    content = _load(path, [])
     if not isinstance(content, tuple | list) or len(content) != 2 or not all(isinstance(t, Tensor) for t in content):
         raise InvalidInputError(f"{path.name} is not a pair of tensors, (mean, standard deviation).")
     mean, std = content
@@ -54,13 +56,52 @@ def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
         raise InvalidInputError(
             f"{path.name} has tensors of {list(mean.shape)} and {list(std.shape)}; legal are 16 channels of floats."
         )
-    return mean.float().reshape(16, -1), std.float().reshape(16, -1)
+    stored = [_stored(path, records, name, tensor) for name, tensor in (("mean", mean), ("std", std))]
+    # The storage bounds what is read, the elements what it becomes: strides of 0 make few bytes many.
+    size = sum(max(tensor.record.size, 4 * tensor.numel) for tensor in stored)
+    if size > _MOST_STATISTICS_BYTES:
+        raise InvalidInputError(
+            f"{path.name} is refused: its tensors have {size} bytes, legal are {_MOST_STATISTICS_BYTES}."
+        )
+    mean, std = (tensor.read().float().reshape(16, -1) for tensor in stored)
+    return mean, std
 
 
-def _load(path: Path, map_location: str) -> Any:
-    """`torch.load` with its failures as sentences."""
+def _records(path: Path) -> _Records:
+    """The entries of an archive that is safe to hand to `torch.load`; raises InvalidInputError if it is not."""
+    archive = read_archive(path)
+    names = (*archive.records, *archive.compressed)
+    if any(name == "constants.pkl" or name.startswith("code/") for name in names):
+        raise InvalidInputError(
+            f"{path.name} is truncated, corrupt or not a file of torch.save (it is a TorchScript archive)."
+        )
+    if archive.compressed:
+        raise InvalidInputError(
+            f"{path.name} is refused: {archive.compressed[0]} in it is compressed, which torch.save does not do."
+        )
+    for name, record in archive.records.items():
+        if not name.startswith("data/") and record.size > MOST_PICKLE_BYTES:
+            raise InvalidInputError(
+                f"{path.name} is refused: {name} in it has {record.size} bytes, legal are {MOST_PICKLE_BYTES}."
+            )
+    return {record.offset: record for record in archive.records.values()}
+
+
+def _stored(path: Path, records: _Records, key: str, tensor: Tensor) -> StoredTensor:
+    """Where a tensor lies that PyTorch has not read."""
+    storage = tensor.untyped_storage()
+    # PyTorch leaves the place in the file at storages that it has not read.
+    record = records.get(getattr(storage, "_checkpoint_offset", -1))
+    if record is None or record.size != storage.nbytes():
+        raise InvalidInputError(f"{path.name} is corrupt: the bytes of {key} are not where its index says.")
+    return StoredTensor(path, record, tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
+
+
+def _load(path: Path, allowed: Sequence[type]) -> Any:
+    """`torch.load` without the tensors' bytes, with its failures as sentences; `allowed` classes beside tensors."""
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="meta", weights_only=True)
     except OSError as error:
         raise InvalidInputError(f"{path.name} cannot be read: {error.strerror or error}.") from None
     except pickle.UnpicklingError as error:

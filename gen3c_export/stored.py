@@ -3,15 +3,20 @@
 Nothing is mapped into memory: pages of a map count as the process's own, and a checkpoint's would soon be all of it.
 """
 
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
+
+PICKLE = "data.pkl"  # the entry that says what the tensors beside it are
+MOST_PICKLE_BYTES = 64_000_000  # a thousand tensors take about 0.2 MB
 
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name and extra field
@@ -61,27 +66,50 @@ class StoredTensor:
         return torch.from_numpy(content).view(self.dtype).as_strided(self.shape, self.stride).contiguous()
 
 
-def archive_records(path: Path) -> dict[str, Record]:
-    """The uncompressed entries of a zip archive by their names within its folder: "data.pkl", "data/0".
+@dataclass(frozen=True)
+class Archive:
+    """The entries of a zip archive by their names within its folder: "data.pkl", "data/0"."""
 
-    Raises InvalidInputError if the file is none.
+    records: dict[str, Record]
+    compressed: tuple[str, ...]  # names of those that are no records, and never read
+
+
+def read_archive(path: Path) -> Archive:
+    """List a zip archive of PyTorch, reading none of its content.
+
+    Raises InvalidInputError if the file is none, or if an uncompressed entry lies about its size.
     """
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            records = {}
+            end = path.stat().st_size
+            records: dict[str, Record] = {}
+            compressed: list[str] = []
+            names: set[str] = set()
             for entry in archive.infolist():
+                name = entry.filename.partition("/")[2]
+                if name in names:
+                    raise zipfile.BadZipFile(f"it holds {name} twice")
+                names.add(name)
                 if entry.compress_type != zipfile.ZIP_STORED:
-                    continue  # PyTorch compresses the program's source and nothing else
-                file.seek(max(entry.header_offset, 0))  # below 0 where bytes before the index are lost
-                header = file.read(_LOCAL_HEADER_BYTES)
-                if not header.startswith(_LOCAL_SIGNATURE) or len(header) < _LOCAL_HEADER_BYTES:
-                    raise zipfile.BadZipFile(f"{entry.filename} is not where its index says")
-                variable = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-                record = Record(entry.header_offset + _LOCAL_HEADER_BYTES + variable, entry.file_size)
-                records[entry.filename.partition("/")[2]] = record
-            return records
+                    compressed.append(name)
+                    continue
+                record = Record(_content_offset(file, entry), entry.file_size)
+                if entry.compress_size != record.size or record.offset + record.size > end:
+                    raise zipfile.BadZipFile(f"{name} is said to have {record.size} bytes, which are not there")
+                records[name] = record
+            return Archive(records, tuple(compressed))
     except OSError as error:
         raise InvalidInputError(f"{path.name} cannot be read: {error.strerror or error}.") from None
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
         reason = str(error).rstrip(".").lower()
         raise InvalidInputError(f"{path.name} is truncated, corrupt or no archive of PyTorch ({reason}).") from None
+
+
+def _content_offset(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """Bytes before the content of an entry."""
+    file.seek(max(entry.header_offset, 0))  # below 0 where bytes before the index are lost
+    header = file.read(_LOCAL_HEADER_BYTES)
+    if not header.startswith(_LOCAL_SIGNATURE) or len(header) < _LOCAL_HEADER_BYTES:
+        raise zipfile.BadZipFile(f"{entry.filename} is not where its index says")
+    variable = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    return entry.header_offset + _LOCAL_HEADER_BYTES + variable

@@ -95,7 +95,7 @@ def package_versions() -> dict[str, str]:
 def replaced(output: Path, *, force: bool, needed: int) -> Iterator[Path]:
     """A folder beside `output` to write into, which takes its place at the end, or vanishes after a failure.
 
-    What else a checkpoint directory holds stays there.
+    What else a checkpoint directory holds stays there. After an exception `output` is as it was.
 
     Raises InvalidInputError if `output` exists, unless `force` and it is a checkpoint; or if the disk has not `needed`
     bytes left.
@@ -110,22 +110,55 @@ def replaced(output: Path, *, force: bool, needed: int) -> Iterator[Path]:
     try:
         yield partial
         _check_free(output, force)  # another run may have ended meanwhile
-        if not output.exists():
-            partial.rename(output)
-            return
-        old = partial.with_suffix(".old")
-        output.rename(old)
-        try:
-            partial.rename(output)
-        except BaseException:
-            old.rename(output)
-            raise
-        for path in old.iterdir():
-            if path.name not in (MANIFEST, *CLASSES):  # a text encoder and what it made
-                path.rename(output / path.name)
-        shutil.rmtree(old)
+        _swap(partial, output, partial.with_suffix(".old"))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(partial: Path, output: Path, old: Path) -> None:
+    """Put `partial` in the place of `output`, by way of `old`, with what else lay there; or leave all as it was.
+
+    What else lay there is in `old` or `output` at every moment, never in `partial`, which is deleted after a failure.
+    """
+    done = False
+    try:
+        if output.exists():
+            output.rename(old)
+        partial.rename(output)
+        if old.exists():
+            _move_others(old, output)
+        done = True
+        if old.exists():
+            shutil.rmtree(old)
+    except BaseException as error:
+        if not done:
+            _undo_swap(partial, output, old)
+            raise
+        # Too late to undo, for part of the old one is deleted: the new one is whole, so this is a success.
+        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():
+            logger.warning("%s holds the replaced checkpoint and could not be removed: %s", old, error)
+
+
+def _undo_swap(partial: Path, output: Path, old: Path) -> None:
+    """Undo as much of `_swap` as the folders show was done; an interruption comes before or after any step."""
+    try:
+        if not partial.exists():
+            if old.exists():
+                _move_others(output, old)
+            output.rename(partial)
+        if old.exists():
+            old.rename(output)
+    except BaseException:
+        logger.exception("%s could not be put back; what it held is there and in %s.", output, old)
+        raise
+
+
+def _move_others(source: Path, target: Path) -> None:
+    """Move what a conversion does not write, such as a text encoder and what it made."""
+    for path in list(source.iterdir()):
+        if path.name not in (MANIFEST, *CLASSES):
+            path.rename(target / path.name)
 
 
 def _check_free(output: Path, force: bool) -> None:

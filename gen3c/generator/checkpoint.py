@@ -34,6 +34,7 @@ CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 STATISTICS = ("latents_mean", "latents_std")
+_LONGEST_SHOWN = 200  # characters of a wrong entry in a message
 
 
 class Source(BaseModel):
@@ -164,19 +165,27 @@ def statistics_config(mean: Tensor, std: Tensor) -> dict[str, list[float]]:  # m
 def config_problems(config: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """A sentence for every entry of a config.json that differs from the preset's."""
     return [
-        f"{CONFIG}: {key} is {json.dumps(config.get(key))}, legal is {json.dumps(value)}"
+        f"{CONFIG}: {key} is {_shown(config.get(key))}, legal is {json.dumps(value)}"
         for key, value in expected.items()
         if config.get(key) != value
     ]
 
 
-def value_problem(tensor: Tensor) -> str | None:
-    """What makes floats unusable as weights: "has values that are not finite", or None."""
+def value_problem(tensor: Tensor, dtype: torch.dtype | None = None) -> str | None:
+    """What makes floats unusable as weights, or as weights of type `dtype`: "has values that are not finite", or None.
+
+    Values that are finite as they are may not be so in `dtype`, e.g. 1e5 in float16 or 3.4e38 in bfloat16.
+    """
     if tensor.numel() == 0:
         return None
     # NaN is passed on by both extremes, and unlike isfinite they need no second tensor.
     extremes = torch.stack(torch.aminmax(tensor))
-    return None if extremes.isfinite().all() else "has values that are not finite"
+    if not extremes.isfinite().all():
+        return "has values that are not finite"
+    # Rounding keeps the order of numbers: if one becomes infinite, so does an extreme.
+    if dtype is not None and not extremes.to(dtype).isfinite().all():
+        return f"has values beyond the range of {str(dtype).removeprefix('torch.')}"
+    return None
 
 
 def listing(problems: Sequence[str]) -> str:
@@ -191,6 +200,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _shown(value: Any) -> str:
+    """JSON for a message."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "nested too deeply"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object in a file."""
     try:
@@ -199,6 +217,8 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise InvalidInputError(f"{path.parent} has no {path.name}.", field="checkpoint") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON
         raise InvalidInputError(f"{path} cannot be read as JSON: {error}.", field="checkpoint") from None
+    except RecursionError:
+        raise InvalidInputError(f"{path} cannot be read as JSON: it is nested too deeply.", "checkpoint") from None
     if not isinstance(content, dict):
         raise InvalidInputError(f"{path} is not a JSON object.", field="checkpoint")
     return content

@@ -74,7 +74,7 @@ def load_dit(
         tensors = _untrained(dit.transformer, untrained_seed or 0, device, dtype)
     else:
         problems = config_problems(component.config, transformer_config(preset.dit))
-        _check(component, preset, _shapes(dit.transformer), problems)
+        _check(component, preset, _shapes(dit.transformer), dtype, problems)
         tensors = _placed(component, device, dtype)
     dit.transformer.load_state_dict(tensors, strict=True, assign=True)
     return dit.eval().requires_grad_(False), provenance
@@ -97,10 +97,10 @@ def load_vae(
     else:
         problems = config_problems(component.config, vae_config(preset.vae))
         problems += _statistics_problems(component.config, preset.latent_shape[0])
-        _check(component, preset, _shapes(vae), problems)
+        _check(component, preset, _shapes(vae), dtype, problems)
         tensors = _placed(component, device, dtype)
         for key in STATISTICS:
-            table = torch.tensor(component.config[key], dtype=torch.float32)
+            table = torch.tensor([float(value) for value in component.config[key]], dtype=torch.float32)
             tensors[key] = table.view(LATENT_CHANNELS, -1).to(device)
     vae.load_state_dict(tensors, strict=True, assign=True)
     return vae.eval().requires_grad_(False), provenance
@@ -148,8 +148,10 @@ def _shapes(module: nn.Module) -> dict[str, list[int]]:
     return {key: list(tensor.shape) for key, tensor in module.state_dict().items() if key not in STATISTICS}
 
 
-def _check(component: Component, preset: Preset, expected: Mapping[str, list[int]], problems: list[str]) -> None:
-    """Raise InvalidInputError with `problems` and all that is wrong with the weights of a component."""
+def _check(
+    component: Component, preset: Preset, expected: Mapping[str, list[int]], dtype: torch.dtype, problems: list[str]
+) -> None:
+    """Raise InvalidInputError with `problems` and all that is wrong with a component's weights, or is in `dtype`."""
     problems = problems + _manifest_problems(component, preset)
     found: dict[str, str] = {}  # the shard of each key
     readable = []
@@ -172,20 +174,20 @@ def _check(component: Component, preset: Preset, expected: Mapping[str, list[int
     for shard in readable:
         with _opened(shard) as file:
             for key in sorted(set(file.keys()) & set(expected)):
-                problems += [f"{key} {problem}" for problem in _tensor_problems(file, key, expected[key])]
+                problems += [f"{key} {problem}" for problem in _tensor_problems(file, key, expected[key], dtype)]
     if problems:
         raise InvalidInputError(f"{component.folder} does not fit {preset.name} {listing(problems)}", "checkpoint")
 
 
-def _tensor_problems(file: Any, key: str, expected: list[int]) -> Iterator[str]:
-    """What is wrong with one tensor; its values are read if they are floats."""
+def _tensor_problems(file: Any, key: str, expected: list[int], dtype: torch.dtype) -> Iterator[str]:
+    """What is wrong with one tensor, or will be in `dtype`; its values are read if they are floats."""
     header = file.get_slice(key)
-    shape, dtype = header.get_shape(), header.get_dtype()
+    shape, stored = header.get_shape(), header.get_dtype()
     if shape != expected:
         yield f"has shape {shape}, legal is {expected}"
-    if dtype not in _FLOATS:
-        yield f"is {dtype}, legal are {', '.join(_FLOATS)}"
-    elif problem := value_problem(file.get_tensor(key)):
+    if stored not in _FLOATS:
+        yield f"is {stored}, legal are {', '.join(_FLOATS)}"
+    elif problem := value_problem(file.get_tensor(key), dtype):
         yield problem
 
 
@@ -212,12 +214,16 @@ def _statistics_problems(config: Mapping[str, Any], latent_frames: int) -> list[
     problems, count = [], LATENT_CHANNELS * latent_frames
     for key in STATISTICS:
         values = config.get(key)
-        if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
             problems.append(f"{key} is not a list of numbers")
             continue
         if len(values) != count:
             problems.append(f"{key} has {len(values)} values, legal are {count} ({LATENT_CHANNELS}x{latent_frames})")
-        table = torch.tensor(values, dtype=torch.float32)
+        try:
+            table = torch.tensor([float(value) for value in values], dtype=torch.float32)
+        except OverflowError:  # an integer that no float can name
+            problems.append(f"{key} has values beyond the range of float32")
+            continue
         if problem := value_problem(table):
             problems.append(f"{key} {problem}")
         elif key == "latents_std" and not (table > 0).all():

@@ -1,6 +1,8 @@
 """Small files with the names and formats of the published checkpoints."""
 
+import io
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ LEFTOVERS: Shapes = {
     "net.blocks.block0.blocks.0.block.attn._extra_state": (0,),
     "net.accum_iteration": (1,),
 }
+# Transformer Engine 1.x keeps its state in BytesIO instead of a tensor.
+LEFTOVER_BYTES = ("net.blocks.block0.blocks.1.block.attn._extra_state",)
 
 
 def dit_shapes(config: DitConfig) -> Shapes:
@@ -146,13 +150,15 @@ def save_jit(path: Path, tensors: Mapping[str, Tensor], constants: Mapping[str, 
             node.register_parameter(last, nn.Parameter(tensor, requires_grad=False))
         else:
             node.register_buffer(last, tensor)
-    torch.jit.trace(root, torch.zeros(1)).save(str(path))
+    with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):  # TorchScript is what was published
+        torch.jit.trace(root, torch.zeros(1)).save(str(path))
 
 
 def save_official(folder: Path, preset: Preset, seed: int = 0, halves: bool = True) -> Published:
     """Write model.pt and the tokenizer's files with random weights; the tokenizer is two archives if `halves`."""
     folder.mkdir(parents=True, exist_ok=True)
-    leftovers = {key: torch.zeros(shape) for key, shape in LEFTOVERS.items()}
+    leftovers: dict[str, object] = {key: torch.zeros(shape) for key, shape in LEFTOVERS.items()}
+    leftovers |= {key: io.BytesIO(b"state") for key in LEFTOVER_BYTES}
     dit = {f"net.{key}": tensor for key, tensor in random_tensors(dit_shapes(preset.dit), seed).items()}
     torch.save({"model": dit | leftovers}, folder / "model.pt")
     vae = random_tensors(vae_shapes(preset.vae), seed + 1)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from gen3c.errors import InvalidInputError
 from gen3c.generator import weights
-from gen3c.generator.checkpoint import INDEX, STATISTICS, WEIGHTS
+from gen3c.generator.checkpoint import INDEX, STATISTICS, WEIGHTS, config_problems, transformer_config
 from gen3c.generator.dit import Dit
 from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder
 from gen3c.generator.weights import load_dit, load_vae
@@ -258,3 +258,67 @@ def test_the_7b_preset_has_the_size_of_the_released_networks():
     assert sum(tensor.numel() for tensor in state.values()) == 7_237_257_344 - 128
     assert sum(p.numel() for p in VideoEncoder(vae).parameters()) == 42_914_864
     assert sum(p.numel() for p in VideoDecoder(vae).parameters()) == 62_738_832
+
+
+@pytest.mark.parametrize("name", ["config.json", INDEX, "../manifest.json"])
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path, name):
+    folder = save_transformer(tmp_path, TINY, dit_state(), shards=2)
+    (folder / name).write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(InvalidInputError, match="cannot be read as JSON: it is nested too deeply"):
+        load_dit(TINY, tmp_path)
+
+
+def test_an_entry_of_any_depth_or_length_is_a_short_sentence():
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    expected = transformer_config(TINY.dit)
+    for value, shown in ((deep, "nested too deeply"), ("a" * 10**6, f'"{"a" * 199}...')):
+        problems = config_problems(expected | {"num_layers": value}, expected)
+        assert problems == [f"config.json: num_layers is {shown}, legal is {TINY.dit.layers}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (10**400, "has values beyond the range of float32"),
+        (10**39, "has values that are not finite"),
+        (1e39, "has values that are not finite"),
+        (True, "is not a list of numbers"),
+        ([1], "is not a list of numbers"),
+    ],
+    ids=["401 digits", "40 digits", "a double", "a truth", "a list"],
+)
+@pytest.mark.parametrize("key", STATISTICS)
+def test_statistics_that_are_no_float32_are_refused(tmp_path, key, value, problem):
+    change_config(save_vae(tmp_path, TINY, vae_state()), **{key: [value] * 64})
+    with pytest.raises(InvalidInputError, match=f"{key} {problem}"):
+        load_vae(TINY, tmp_path)
+
+
+def test_large_integers_are_numbers(tmp_path):
+    change_config(save_vae(tmp_path, TINY, vae_state()), latents_mean=[10**30] * 64)
+    assert (load_vae(TINY, tmp_path)[0].latents_mean == torch.tensor(1e30)).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "stored", "dtype"),
+    [
+        (3.4e38, torch.float32, torch.bfloat16),
+        (-3.4e38, torch.float32, torch.bfloat16),
+        (1e5, torch.float32, torch.float16),
+        (1e5, torch.bfloat16, torch.float16),
+    ],
+)
+def test_values_that_the_type_in_use_cannot_hold_are_refused(tmp_path, value, stored, dtype):
+    dit, vae = dit_state(), vae_state()
+    dit["time_embed.norm.weight"] = dit["time_embed.norm.weight"].index_fill(0, torch.tensor([7]), value).to(stored)
+    vae["quant_conv.bias"] = vae["quant_conv.bias"].index_fill(0, torch.tensor([7]), value).to(stored)
+    save_transformer(tmp_path, TINY, dit)
+    save_vae(tmp_path, TINY, vae)
+    for load, key in ((load_dit, "time_embed.norm.weight"), (load_vae, "quant_conv.bias")):
+        with pytest.raises(InvalidInputError) as error:
+            load(TINY, tmp_path, dtype=dtype)
+        assert f"{key} has values beyond the range of {str(dtype).removeprefix('torch.')}" in str(error.value)
+        assert "(1 problem)" in str(error.value)
+        load(TINY, tmp_path)
