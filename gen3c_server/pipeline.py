@@ -106,6 +106,8 @@ def run_job(inputs: JobInputs, services: Services, emit: Emit, is_cancelled: Cal
             emit(Notice(message=f"the path sees little of the scene: no view covers more than {best:.0%} of it."), None)
         _emit_artifacts(inputs, services.limits, emit, watch, scene, cameras, geometry, frames, writer, previews)
     provenance = _provenance(inputs, services, geometry, scene, seen)
+    # What the spec left to the deployment.
+    provenance["effective"] = {"steps": options.steps, "guidance": options.guidance}
     timings = {stage: round(seconds, 3) for stage, seconds in meter.timings.items()}
     emit(Done(seed=spec.seed, timings_s=timings, provenance=provenance), None)
 

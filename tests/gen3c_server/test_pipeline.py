@@ -207,6 +207,7 @@ def test_done_tells_how_the_video_was_made() -> None:
     assert made["geometry"] == {"provider": "file"}
     assert isinstance(made["versions"], dict)
     assert set(made["versions"]) == {"gen3c-triton", "torch", "diffusers"}
+    assert made["effective"] == {"steps": 2, "guidance": 0.0}
     spec = made["spec"]
     assert isinstance(spec, dict)
     assert spec["fusion"] == "ranked_concat"

@@ -52,7 +52,8 @@ class Report:
 def find_files(folder: Path, checks: Mapping[str, Check]) -> tuple[list[Path], list[str]]:
     """The files that have checks, and the names of those that have none. Raises FolderError if there are none."""
     if not folder.is_dir():
-        raise FolderError(f"{folder} is not a folder; legal: one that holds {' or '.join(f'{s}/' for s in SETS)}.")
+        legal = " or ".join(f"{s}/" for s in SETS)
+        raise FolderError(f"{folder} is not a folder; legal: one that holds {legal} (make golden GOLDEN=DIR).")
     paths = [path for name in SETS for path in sorted((folder / name).glob("*.npz"))]
     known = [path for path in paths if _name(path) in checks]
     if not known:
