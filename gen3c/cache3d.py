@@ -208,9 +208,11 @@ def center_depth(depth: Tensor, confidence: Tensor) -> float:
     """
     known = (depth > 0) & (confidence > 0)
     if not known.any():
+        some = bool((depth > 0).any())
+        found = "known depth, but none of it with a confidence above 0" if some else "no pixel of known depth"
         raise InvalidInputError(
-            "View 0 has no pixel of known depth, which gives the scene its unit of length; put another view first, or "
-            "take views that overlap more."
+            f"View 0 has {found}, which gives the scene its unit of length; put another view first, or take views that "
+            "overlap more."
         )
     level = confidence[known].median()
     return float(depth[known & (confidence >= level)].median())

@@ -141,9 +141,11 @@ def camera_path(
             )
     forward = target - p
     if (forward[:, 2] < 1e-6 * center_depth).any():
+        # Only straight paths come here, which go (n-1)/n of the distance; rounded down, so that the figure is legal.
+        limit = 1000 * num_frames // (num_frames - 1) / 1000
         raise InvalidInputError(
             f"distance is {distance}: with path {kind} and rotation {rotation} the camera reaches or passes the point "
-            "it looks at; legal: below 1.",
+            f"it looks at; legal: below {limit:g} for {num_frames} frames.",
             "spec.path.distance",
         )
     forward = F.normalize(forward, dim=-1)

@@ -11,13 +11,12 @@ from typing import Annotated
 import typer
 
 from gen3c.errors import InvalidInputError
+from gen3c.presets import get_preset
 from gen3c_server.launcher import PreflightError, ServeOptions
 from gen3c_server.launcher import serve as run_server
 from gen3c_server.launcher.serve import PREFLIGHT
 from gen3c_server.launcher.server import to_stderr
 from gen3c_server.repository import default_model_repository
-
-WITHOUT_CHECKPOINTS = ("tiny",)  # presets that start untrained where no checkpoint is
 
 
 def serve(
@@ -80,17 +79,11 @@ def serve(
 
     Exit codes: 0 stopped as asked; 1 the server failed or died; 2 this machine or these options cannot run it.
     """
-    if checkpoints is None and preset not in WITHOUT_CHECKPOINTS:
-        to_stderr(f"Preset {preset!r} needs its weights: name their folder with --checkpoints.")
-        raise typer.Exit(PREFLIGHT)
-    if device != "cpu":
-        from gen3c_server.settings import find_device  # brings torch, which takes a second
-
-        try:
-            find_device(device)
-        except InvalidInputError as error:
-            to_stderr(str(error))
-            raise typer.Exit(PREFLIGHT) from None
+    try:
+        _check(preset, deployment, checkpoints, device)
+    except ValueError as error:
+        to_stderr(str(error))
+        raise typer.Exit(PREFLIGHT) from None
     environment = {"GEN3C_PRESET": preset, "GEN3C_DEVICE": device}
     if deployment is not None:
         environment["GEN3C_DEPLOYMENT"] = str(deployment.resolve())
@@ -125,3 +118,26 @@ def serve(
         check(url, start_timeout)
 
     raise typer.Exit(run_server(options, canary, note=f"preset {preset}"))
+
+
+def _check(preset: str, deployment: Path | None, checkpoints: Path | None, device: str) -> None:
+    """Refuse here what the models would refuse once Triton has started; raises ValueError with a sentence.
+
+    What needs torch, which takes a second to import, is looked at only if it is given.
+    """
+    sizes = get_preset(preset)
+    if checkpoints is None and not sizes.may_be_untrained:
+        raise InvalidInputError(f"Preset {preset!r} needs its weights: name their folder with --checkpoints.")
+    if deployment is not None:
+        from gen3c_server.settings import Deployment
+
+        Deployment.load(deployment)
+    if device != "cpu":
+        from gen3c_server.settings import find_device
+
+        find_device(device)
+    if checkpoints is not None:
+        from gen3c.generator.weights import find_weights
+
+        find_weights(sizes, "transformer", checkpoints)
+        find_weights(sizes, "vae", checkpoints)

@@ -54,11 +54,9 @@ def read_inputs(wire: Mapping[str, Tensor | list[bytes]], preset: Preset, limits
             "cameras.frame is 'world', which needs geometry provider 'file'; legal here: 'view0'.", "spec.cameras.frame"
         )
     _check_raster(spec.cameras, preset)
-    num_frames = _num_frames(spec, cameras, preset)
+    num_frames = _num_frames(spec, cameras, preset, limits)
     if spec.path is not None:  # what the path alone tells must not wait for the scene
         camera_path(spec.path.kind, num_frames, torch.eye(4), rotation=spec.path.rotation, distance=spec.path.distance)
-    if num_frames > limits.frames:
-        raise InvalidInputError(f"num_frames is {num_frames}; this server makes {limits.frames}.", "spec.num_frames")
     return JobInputs(spec, media, tuple(names), cameras, geometry, num_frames)
 
 
@@ -118,7 +116,7 @@ def _check_raster(file: CameraFile | None, preset: Preset) -> None:
         )
 
 
-def _num_frames(spec: JobSpec, cameras: Cameras | None, preset: Preset) -> int:
+def _num_frames(spec: JobSpec, cameras: Cameras | None, preset: Preset, limits: Limits) -> int:
     """How many frames the job makes: what the spec says, else the number of explicit poses, else one chunk."""
     poses = len(cameras) if cameras is not None else None
     if spec.cameras is not None and spec.cameras.poses is not None:
@@ -126,6 +124,13 @@ def _num_frames(spec: JobSpec, cameras: Cameras | None, preset: Preset) -> int:
     n = spec.num_frames or poses or preset.chunk_frames
     if poses is not None and poses != n:
         raise InvalidInputError(f"num_frames is {n}, but the path has {poses} poses.", "spec.num_frames")
+    if n > limits.frames:
+        step = preset.chunk_frames - 1
+        largest = (limits.frames - 1) // step * step + 1  # 1: not even one chunk
+        legal = f"so {largest if largest > 1 else 'none'} with {preset.name}"
+        raise InvalidInputError(
+            f"num_frames is {n}; this server makes at most {limits.frames} frames, {legal}.", "spec.num_frames"
+        )
     preset.chunks(n)
     return n
 

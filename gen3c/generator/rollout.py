@@ -130,7 +130,8 @@ def _grow(
     try:
         newest = frame_as_view(sources, frames, cameras, estimate, options, named)
     except NoDepthError as error:
-        return sources, (f"chunk {k + 1} knows nothing new of the scene: {error}.",)
+        known = "the photo alone" if len(sources) == 1 else f"what was known to chunk {k}"
+        return sources, (f"chunk {k + 1} is made from {known}: chunk {k} adds nothing, as {error}.",)
     return (newest, sources[-1]), ()
 
 

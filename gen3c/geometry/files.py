@@ -14,6 +14,7 @@ from gen3c.geometry.types import Frames, Geometry, empty_like_frames
 
 MAX_UNPACKED_BYTES = 4 * 2**30  # bounds the time that reading takes
 ASPECT_TOLERANCE = 0.02  # of width/height between a file's raster and the picture's
+CONFIDENCE_TOLERANCE = 1e-5  # beyond 0..1: a resampling in float32 errs by less, another scale by far more
 
 
 def read_geometry(data: bytes, frames: Frames, *, max_pixels: int = 100_000_000) -> Geometry:
@@ -21,8 +22,9 @@ def read_geometry(data: bytes, frames: Frames, *, max_pixels: int = 100_000_000)
 
     The file's raster may have another resolution than the frames, not another aspect, and at most `max_pixels` pixels.
     `sizes` tells height and width of each picture inside a common raster; without it every picture fills the raster.
-    Depth is z-depth, 0 or not finite where unknown; pixel centres are integers. Memory beyond the result does not grow
-    with n. Raises InvalidInputError naming the array.
+    Depth is z-depth, 0 or not finite where unknown; pixel centres are integers. Confidence is 0..1. K is in pixels of
+    the file's raster, its principal point inside the picture. Memory beyond the result does not grow with n. Raises
+    InvalidInputError naming the array.
     """
     file = NpzReader(data)
     depth = _raster(file, "depth", (None, None, None), max_pixels)
@@ -37,6 +39,7 @@ def read_geometry(data: bytes, frames: Frames, *, max_pixels: int = 100_000_000)
     K = torch.from_numpy(file.read(file.header("K", (n, 3, 3))))
     check_cameras(w2c, K, FIELD)
     sizes = _sizes(file, n, h, w, frames)
+    _check_principal_points(K, sizes)
 
     out_depth, out_confidence = empty_like_frames(frames)
     for i, values in enumerate(file.slices(depth)):
@@ -46,7 +49,8 @@ def read_geometry(data: bytes, frames: Frames, *, max_pixels: int = 100_000_000)
             raise InvalidInputError("The geometry knows no depth of view 0; legal: finite depth above 0.", FIELD)
     if confidence is not None:
         for i, values in enumerate(file.slices(confidence)):
-            _place(np.nan_to_num(values).clip(0, 1), sizes[i], out_confidence[i], frames.sizes[i])
+            _check_confidence(values[: sizes[i][0], : sizes[i][1]], i)
+            _place(values.clip(0, 1), sizes[i], out_confidence[i], frames.sizes[i])
         out_confidence[out_depth == 0] = 0
     else:
         out_confidence = (out_depth > 0).float()
@@ -90,6 +94,37 @@ def _sizes(file: NpzReader, n: int, h: int, w: int, frames: Frames) -> list[tupl
                 FIELD,
             )
     return sizes
+
+
+def _check_principal_points(
+    K: Tensor,  # [n,3,3]
+    sizes: list[tuple[int, int]],
+) -> None:
+    """Refuse intrinsics of another raster, such as those of the full picture beside depth of half its resolution."""
+    for i, (height, width) in enumerate(sizes):
+        cx, cy = float(K[i, 0, 2]), float(K[i, 1, 2])
+        if not (0 <= cx <= width - 1 and 0 <= cy <= height - 1):
+            raise InvalidInputError(
+                f"K of view {i} has cx {cx:g} and cy {cy:g}, outside its depth of {width}x{height} pixels; legal: "
+                f"0..{width - 1} and 0..{height - 1}. K must be in pixels of the depth, not of a larger picture.",
+                FIELD,
+            )
+
+
+def _check_confidence(
+    values: np.ndarray,  # type: ignore[type-arg]  # [h,w] of one picture
+    view: int,
+) -> None:
+    unknown = int((~np.isfinite(values)).sum())
+    if unknown:
+        raise InvalidInputError(
+            f"confidence of view {view} is not finite (NaN or infinity) in {unknown} of {values.size} pixels; legal: "
+            "0..1, 0 where depth is unknown.",
+            FIELD,
+        )
+    low, high = float(values.min()), float(values.max())
+    if low < -CONFIDENCE_TOLERANCE or high > 1 + CONFIDENCE_TOLERANCE:
+        raise InvalidInputError(f"confidence of view {view} has values of {low:g} to {high:g}; legal: 0..1.", FIELD)
 
 
 def _place(

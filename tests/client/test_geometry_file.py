@@ -46,11 +46,11 @@ LEGAL: list[dict[str, Any]] = [
     {"depth": np.ones((2, 6, 8), np.float64)},
     {"depth": np.full((2, 6, 8), 1500, np.uint16)},  # millimetres of a depth camera
     {"depth": holed(0, np.nan, np.inf, -np.inf, -1)},
-    {"confidence": np.full((2, 6, 8), 255, np.uint8)},
+    {"confidence": np.ones((2, 6, 8), np.uint8)},
     {"w2c": np.stack([np.eye(4, dtype=np.int64)] * 2)},
     {"w2c": np.stack([np.eye(4), np.eye(4) + 4e-4])},
     {"K": np.stack([K + 5e-4 * np.eye(3)] * 2)},
-    {"sizes": np.array([[6, 8], [3, 8]])},
+    {"sizes": np.array([[6, 8], [3, 8]]), "K": np.stack([K, [[20, 0, 4], [0, 10, 1], [0, 0, 1]]])},
 ]
 
 

@@ -155,9 +155,17 @@ def test_center_depth_is_the_median_of_the_confident_half() -> None:
     assert center_depth(depth, confidence) == 2.0
 
 
-@pytest.mark.parametrize(("depth", "confidence"), [(0.0, 1.0), (1.0, 0.0)])
-def test_without_confident_depth_there_is_no_unit(depth: float, confidence: float) -> None:
-    with pytest.raises(InvalidInputError, match=r"View 0 .* put another view first, or take views that overlap more"):
+@pytest.mark.parametrize(
+    ("depth", "confidence", "reason"),
+    [
+        (0.0, 1.0, "no pixel of known depth"),
+        (0.0, 0.0, "no pixel of known depth"),
+        (1.0, 0.0, "known depth, but none of it with a confidence above 0"),
+    ],
+)
+def test_without_confident_depth_there_is_no_unit(depth: float, confidence: float, reason: str) -> None:
+    sentence = rf"View 0 has {reason}, .* put another view first, or take views that overlap more"
+    with pytest.raises(InvalidInputError, match=sentence):
         center_depth(torch.full((2, 2), depth), torch.full((2, 2), confidence))
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -68,6 +69,16 @@ def test_a_path_through_its_own_target_is_refused() -> None:
 def test_no_path_turns_the_camera_round(kind: str, rotation: str, distance: float) -> None:
     with pytest.raises(InvalidInputError, match="reaches or passes"):
         camera_path(kind, 25, torch.eye(4), rotation=rotation, distance=distance)
+
+
+@pytest.mark.parametrize(("kind", "rotation"), [("zoom_out", "trajectory_aligned"), ("zoom_in", "center_facing")])
+@pytest.mark.parametrize(("num_frames", "limit"), [(2, "2"), (7, "1.166"), (25, "1.041"), (121, "1.008")])
+def test_the_distance_said_to_be_legal_is_the_largest(kind: str, rotation: str, num_frames: int, limit: str) -> None:
+    """To three decimals: a straight path ends at (n-1)/n of the distance, so n/(n-1) is too far."""
+    with pytest.raises(InvalidInputError, match=rf"legal: below {re.escape(limit)} for {num_frames} frames\."):
+        camera_path(kind, num_frames, torch.eye(4), rotation=rotation, distance=num_frames / (num_frames - 1))
+    w2c = camera_path(kind, num_frames, torch.eye(4), rotation=rotation, distance=float(limit) - 1e-4)
+    check_cameras(w2c, K.expand(num_frames, -1, -1), "test")
 
 
 @pytest.mark.parametrize("kind", KINDS)

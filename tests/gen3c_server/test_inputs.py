@@ -79,7 +79,8 @@ STRETCHED[5, :3, :3] *= 1.1
         ({"preset": "gen3c-7b"}, {}, "spec.preset", "serves 'tiny'"),
         ({"num_frames": 30}, {}, "spec.num_frames", "25 or 49"),
         ({"num_frames": 7}, {}, "spec.num_frames", "nearest legal count is 25"),
-        ({"num_frames": 24 * 100 + 1}, {}, "spec.num_frames", "makes 1211"),
+        ({"num_frames": 24 * 100 + 1}, {}, "spec.num_frames", "at most 1211 frames, so 1201 with tiny"),
+        ({"num_frames": 1300}, {}, "spec.num_frames", "so 1201 with tiny"),  # not 1297 or 1321, nearer but too many
         ({"names": ["a", "b"]}, {}, "spec.names", "2 names for 1"),
         ({"geometry": {"provider": "file"}}, {}, "GEOMETRY", "not given"),
         ({}, {"GEOMETRY": [b"npz"]}, "GEOMETRY", "'sfm'"),
@@ -117,6 +118,14 @@ def test_bad_inputs_are_refused_by_name(spec: object, more: dict[str, object], f
 def test_an_upload_over_the_limit_is_refused_with_the_figure() -> None:
     with pytest.raises(InvalidInputError, match="takes 10"):
         read(limits=Limits(upload_bytes=10), MEDIA=[b"12345", b"678901"])
+
+
+@pytest.mark.parametrize(("limit", "largest"), [(24, "none"), (25, "25"), (48, "25"), (49, "49"), (50, "49")])
+def test_the_limit_of_frames_is_told_as_a_number_that_the_preset_makes(limit: int, largest: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"at most {limit} frames, so {largest} with tiny"):
+        read({"num_frames": 73}, Limits(frames=limit))
+    if largest != "none":
+        assert read({"num_frames": int(largest)}, Limits(frames=limit)).num_frames == int(largest)
 
 
 def test_both_ways_to_give_a_path_are_refused() -> None:

@@ -175,7 +175,7 @@ def test_two_chunks_make_17_frames_of_video_and_warps() -> None:
 
 
 def test_a_grown_cache_adds_no_view_to_the_answer() -> None:
-    """From one photo, chunk 2 knows chunk 1's last frame as well; chunk 3 is told that it knows nothing new."""
+    """From one photo, chunk 2 knows chunk 1's last frame as well; chunk 3 says that it knows nothing more."""
     estimates = 0
 
     def depth(
@@ -189,7 +189,7 @@ def test_a_grown_cache_adds_no_view_to_the_answer() -> None:
 
     outcome = run({"num_frames": 25, "save": ["warps"]}, shifts=(0,), programs=replace(programs(), depth=depth))
     assert estimates == 2
-    assert "chunk 3 knows nothing new of the scene: it is dark." in outcome.notices
+    assert "chunk 3 is made from what was known to chunk 2: chunk 2 adds nothing, as it is dark." in outcome.notices
     assert len(outcome.done.provenance["view_coverage"]) == 1  # type: ignore[arg-type]
     assert len(list(decode_video(outcome.files["warps.mp4"]))) == 25
 

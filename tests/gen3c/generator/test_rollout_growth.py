@@ -144,7 +144,8 @@ def test_without_depth_the_cache_stays_as_it_was_and_the_chunk_says_so(shot: Sho
     calls: list[Tensor] = []
     run = Run(shot.frames.pixels)
     chunks = run(scene, cameras, blind)
-    assert [chunk.notices for chunk in chunks] == [(), (), ("chunk 3 knows nothing new of the scene: it is dark.",)]
+    notice = "chunk 3 is made from what was known to chunk 2: chunk 2 adds nothing, as it is dark."
+    assert [chunk.notices for chunk in chunks] == [(), (), (notice,)]
     assert torch.equal(calls[0], shot.frames.pixels[: STEP + 1])
     views = [view for view, _ in run.conditioned]
     assert views[3] is views[1]  # chunk 2's newest frame serves chunk 3 as well
@@ -177,7 +178,9 @@ def test_noise_does_not_grow_the_cache(shot: Shot) -> None:
     scene, cameras = scene_of(shot)
     chunks = Run(None)(scene, cameras)  # the untrained networks themselves
     assert [len(chunk.views.coverage) for chunk in chunks] == [1, 1, 1]
-    assert "chunk 2 knows nothing new of the scene: its frames agree on the depth of only" in chunks[1].notices[0]
+    said = "is made from the photo alone: chunk {} adds nothing, as its frames agree on the depth of only"
+    assert chunks[1].notices[0].startswith(f"chunk 2 {said.format(1)}")
+    assert chunks[2].notices[0].startswith(f"chunk 3 {said.format(2)}")
 
 
 def test_several_views_are_a_static_cache(shot: Shot) -> None:

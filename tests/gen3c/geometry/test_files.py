@@ -25,6 +25,13 @@ def arrays(n: int = 2, height: int = 48, width: int = 64) -> dict[str, np.ndarra
     }
 
 
+def confidence(wrong: float) -> np.ndarray:
+    """0.5 but for one pixel of view 1."""
+    values = np.full((2, 48, 64), 0.5, np.float32)
+    values[1, 7, 9] = wrong
+    return values
+
+
 def packed(content: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **content)
@@ -86,6 +93,15 @@ def test_sizes_place_pictures_on_a_common_raster() -> None:
         (lambda c: c.update(depth=c["depth"][:, :24]), "the same aspect"),
         (lambda c: c.update(sizes=np.array([[48, 64], [49, 64]])), "1..48"),
         (lambda c: c.update(depth=np.array([["a"]])), "shape [1, 1]"),
+        (lambda c: c.update(confidence=confidence(255)), "confidence of view 1 has values of 0.5 to 255; legal: 0..1"),
+        (lambda c: c.update(confidence=confidence(-1)), "confidence of view 1 has values of -1 to 0.5; legal: 0..1"),
+        (
+            lambda c: c.update(confidence=confidence(np.nan)),
+            "confidence of view 1 is not finite (NaN or infinity) in 1",
+        ),
+        (lambda c: c.update(confidence=confidence(np.inf)), "is not finite (NaN or infinity) in 1 of 3072 pixels"),
+        (lambda c: c["K"].__setitem__((1, 0, 2), 63.5), "K of view 1 has cx 63.5 and cy 23.5"),
+        (lambda c: c["K"].__setitem__((1, 1, 2), -0.5), "outside its depth of 64x48 pixels; legal: 0..63 and 0..47"),
     ],
 )
 def test_bad_files_are_refused_by_array(change, fragment: str) -> None:
@@ -209,12 +225,40 @@ def test_fortran_order_is_read_within_the_limit() -> None:
 def test_confidence_counts_only_where_depth_is_known() -> None:
     content = arrays()
     content["depth"][0, :, :32] = 0
-    content["confidence"] = np.full((2, 48, 64), 7, np.float32)
-    content["confidence"][1, 0, :2] = (np.nan, -1)
-    confidence = read_geometry(packed(content), frames()).confidence
-    assert (confidence[0, :, :32] == 0).all()
-    assert (confidence[0, :, 32:] == 1).all()
-    assert (confidence[1, 0, :3] == torch.tensor([0.0, 0, 1])).all()
+    content["confidence"] = np.ones((2, 48, 64), np.float32)
+    content["confidence"][1, 0, :2] = (0, 0.5)
+    got = read_geometry(packed(content), frames()).confidence
+    assert (got[0, :, :32] == 0).all()
+    assert (got[0, :, 32:] == 1).all()
+    assert (got[1, 0, :3] == torch.tensor([0.0, 0.5, 1])).all()
+
+
+def test_confidence_may_be_off_by_rounding_and_lies_within_0_and_1_then() -> None:
+    content = arrays()
+    content["confidence"] = np.ones((2, 48, 64), np.float32)
+    content["confidence"][0, 0, :2] = (-1e-6, 1 + 1e-6)
+    assert read_geometry(packed(content), frames()).confidence[0, 0, :2].tolist() == [0.0, 1.0]
+
+
+def test_only_what_lies_in_a_picture_is_judged() -> None:
+    """Beside a smaller picture a common raster may hold anything, and the principal point lies in the picture."""
+    mixed = Frames(
+        torch.zeros(2, 64, 64, 3, dtype=torch.uint8), torch.tensor([[64, 64], [48, 64]], dtype=torch.int32), ("a", "b")
+    )
+    content = arrays(height=64, width=64)
+    content["sizes"] = np.array([[64, 64], [48, 64]])
+    content["confidence"] = np.ones((2, 64, 64), np.float32)
+    content["confidence"][1, 48:] = np.nan
+    assert (read_geometry(packed(content), mixed).confidence[1, :48] == 1).all()
+    content["K"][1, 1, 2] = 50
+    with pytest.raises(InvalidInputError, match=r"K of view 1 has cx 31\.5 and cy 50, outside its depth of 64x48"):
+        read_geometry(packed(content), mixed)
+
+
+def test_intrinsics_of_the_full_picture_beside_depth_of_half_its_resolution_is_refused() -> None:
+    content = arrays(height=24, width=32) | {"K": arrays()["K"]}
+    with pytest.raises(InvalidInputError, match=r"cx 31\.5 and cy 23\.5.* 32x24 .* must be in pixels of the depth"):
+        read_geometry(packed(content), frames())
 
 
 def test_compressions_that_may_demand_any_memory_are_refused() -> None:

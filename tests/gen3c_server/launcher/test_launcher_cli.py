@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
+from gen3c.generator.checkpoint import STATISTICS
+from gen3c.presets import GEN3C_7B, TINY, Preset
 from gen3c_server import cli
 from gen3c_server.launcher import ServeOptions
+from tests.gen3c.generator.checkpoint_files import save_transformer, save_vae
 
 app = typer.Typer()
 app.command()(cli.serve)
@@ -31,6 +35,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
     return options
 
 
+def write_networks(folder: Path, preset: Preset) -> None:
+    """A checkpoint directory as far as the launcher looks: the files are there, tensors are the models' matter."""
+    save_transformer(folder, preset, {})
+    save_vae(folder, preset, {key: torch.ones(16, preset.latent_shape[0]) for key in STATISTICS})
+
+
 def test_defaults(started: list[ServeOptions], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--model-repository", str(tmp_path)])
     assert result.exit_code == 1
@@ -44,6 +54,7 @@ def test_settings_of_the_models_become_environment(
     started: list[ServeOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "limits.yaml").write_text("limits: {}\n")
+    write_networks(tmp_path, GEN3C_7B)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     arguments = (
@@ -60,6 +71,52 @@ def test_settings_of_the_models_become_environment(
         "GEN3C_DEVICE": "cuda:1",
     }
     assert options.http_port is None
+
+
+def test_an_unknown_preset_is_refused_by_its_name(started: list[ServeOptions]) -> None:
+    result = CliRunner().invoke(app, ["--preset", "foo"])
+    assert result.exit_code == 2
+    assert result.stderr == "preset is 'foo'; legal: tiny, gen3c-7b.\n"
+    assert not started
+
+
+def test_a_preset_that_must_be_trained_needs_a_folder(started: list[ServeOptions]) -> None:
+    result = CliRunner().invoke(app, ["--preset", "gen3c-7b"])
+    assert result.exit_code == 2
+    assert "'gen3c-7b' needs its weights: name their folder with --checkpoints" in result.stderr
+    assert not started
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("limit: {}", "The deployment file limits.yaml is wrong: limit"),
+        ("limits: {frames: none}", "The deployment file limits.yaml is wrong: limits.frames"),
+        ("limits: {", "The deployment file limits.yaml is not YAML"),
+    ],
+)
+def test_a_wrong_deployment_file_ends_the_start_at_once(
+    started: list[ServeOptions], tmp_path: Path, content: str, sentence: str
+) -> None:
+    (tmp_path / "limits.yaml").write_text(content)
+    result = CliRunner().invoke(app, ["--deployment", str(tmp_path / "limits.yaml")])
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert not started
+
+
+def test_checkpoints_without_a_network_end_the_start_at_once(started: list[ServeOptions], tmp_path: Path) -> None:
+    def serve() -> str:
+        result = CliRunner().invoke(app, ["--checkpoints", str(tmp_path)])
+        assert result.exit_code == 2
+        return result.stderr
+
+    assert f"There is no transformer in {tmp_path}; legal is a directory that holds the checkpoints of tiny" in serve()
+    save_transformer(tmp_path, TINY, {})
+    assert f"There is no vae in {tmp_path}" in serve()
+    (tmp_path / "vae").mkdir()
+    assert "config.json" in serve()
+    assert not started
 
 
 def test_impossible_options_are_usage_errors(started: list[ServeOptions], tmp_path: Path) -> None:
