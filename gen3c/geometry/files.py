@@ -22,9 +22,9 @@ def read_geometry(data: bytes, frames: Frames, *, max_pixels: int = 100_000_000)
 
     The file's raster may have another resolution than the frames, not another aspect, and at most `max_pixels` pixels.
     `sizes` tells height and width of each picture inside a common raster; without it every picture fills the raster.
-    Depth is z-depth, 0 or not finite where unknown; pixel centres are integers. Confidence is 0..1. K is in pixels of
-    the file's raster, its principal point inside the picture. Memory beyond the result does not grow with n. Raises
-    InvalidInputError naming the array.
+    Depth is z-depth, 0 or not finite where unknown; pixel centres are integers. Confidence is 0..1, NaN is 0. K is in
+    pixels of the file's raster. Memory beyond the result does not grow with n. Raises InvalidInputError naming the
+    array.
     """
     file = NpzReader(data)
     depth = _raster(file, "depth", (None, None, None), max_pixels)
@@ -39,7 +39,6 @@ def read_geometry(data: bytes, frames: Frames, *, max_pixels: int = 100_000_000)
     K = torch.from_numpy(file.read(file.header("K", (n, 3, 3))))
     check_cameras(w2c, K, FIELD)
     sizes = _sizes(file, n, h, w, frames)
-    _check_principal_points(K, sizes)
 
     out_depth, out_confidence = empty_like_frames(frames)
     for i, values in enumerate(file.slices(depth)):
@@ -50,12 +49,13 @@ def read_geometry(data: bytes, frames: Frames, *, max_pixels: int = 100_000_000)
     if confidence is not None:
         for i, values in enumerate(file.slices(confidence)):
             _check_confidence(values[: sizes[i][0], : sizes[i][1]], i)
-            _place(values.clip(0, 1), sizes[i], out_confidence[i], frames.sizes[i])
+            _place(np.nan_to_num(values).clip(0, 1), sizes[i], out_confidence[i], frames.sizes[i])
         out_confidence[out_depth == 0] = 0
     else:
         out_confidence = (out_depth > 0).float()
     out_K = torch.stack([_rescaled(K[i], frames.sizes[i], sizes[i]) for i in range(n)])
-    return Geometry(out_depth, out_confidence, w2c, out_K, {"provider": "file"})
+    warnings = _doubtful_principal_points(K, sizes)
+    return Geometry(out_depth, out_confidence, w2c, out_K, {"provider": "file"}, warnings)
 
 
 def _raster(file: NpzReader, name: str, shape: tuple[int | None, ...], max_pixels: int) -> Header:
@@ -96,33 +96,29 @@ def _sizes(file: NpzReader, n: int, h: int, w: int, frames: Frames) -> list[tupl
     return sizes
 
 
-def _check_principal_points(
+def _doubtful_principal_points(
     K: Tensor,  # [n,3,3]
     sizes: list[tuple[int, int]],
-) -> None:
-    """Refuse intrinsics of another raster, such as those of the full picture beside depth of half its resolution."""
+) -> tuple[str, ...]:
+    """A sentence if intrinsics seem to be of another raster, as the full picture's beside depth of half its resolution.
+
+    A tight crop far from a camera's axis looks the same and is legal, so it is no error.
+    """
     for i, (height, width) in enumerate(sizes):
         cx, cy = float(K[i, 0, 2]), float(K[i, 1, 2])
         if not (0 <= cx <= width - 1 and 0 <= cy <= height - 1):
-            raise InvalidInputError(
-                f"K of view {i} has cx {cx:g} and cy {cy:g}, outside its depth of {width}x{height} pixels; legal: "
-                f"0..{width - 1} and 0..{height - 1}. K must be in pixels of the depth, not of a larger picture.",
-                FIELD,
+            return (
+                f"K of view {i} has cx {cx:g} and cy {cy:g}, outside its depth of {width}x{height} pixels. K must be "
+                "in pixels of the depth, not of a larger picture.",
             )
+    return ()
 
 
 def _check_confidence(
     values: np.ndarray,  # type: ignore[type-arg]  # [h,w] of one picture
     view: int,
 ) -> None:
-    unknown = int((~np.isfinite(values)).sum())
-    if unknown:
-        raise InvalidInputError(
-            f"confidence of view {view} is not finite (NaN or infinity) in {unknown} of {values.size} pixels; legal: "
-            "0..1, 0 where depth is unknown.",
-            FIELD,
-        )
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))  # numbers alone
     if low < -CONFIDENCE_TOLERANCE or high > 1 + CONFIDENCE_TOLERANCE:
         raise InvalidInputError(f"confidence of view {view} has values of {low:g} to {high:g}; legal: 0..1.", FIELD)
 
