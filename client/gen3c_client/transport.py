@@ -163,15 +163,22 @@ class Client:
         yield done
 
     def _events(self, call: Iterator[Any]) -> Iterator[Progress | Notice | ArtifactData | Done | Error]:
-        """The events in a stream of Triton responses."""
+        """The events in a stream of Triton responses. Raises JobError at its end, if one of them is an error.
+
+        Not before: a stream that is cancelled with the rest of it on its way may keep Triton from stopping.
+        """
+        error: JobError | None = None
         for message in call:
             if message.error_message:
-                raise error_of_message(message.error_message, self.url)
+                error = error or error_of_message(message.error_message, self.url)
+                continue
             response = message.infer_response
             names = [output.name for output in response.outputs]
             contents = dict(zip(names, response.raw_output_contents, strict=True))
             if "EVENT" in contents:  # an empty response only ends the stream
                 yield _parse(contents["EVENT"], contents.get("BLOB"))
+        if error is not None:
+            raise error
 
     def _channel(self) -> "grpc.Channel":
         import grpc

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,19 @@ def test_an_upload_over_grpc_s_limit_is_refused_with_the_figure() -> None:
     check_upload(MAX_MESSAGE_BYTES - 2**20)
     with pytest.raises(InputError, match="2,147,483,647 bytes; a gRPC message can hold 2,146,435,071"):
         check_upload(MAX_MESSAGE_BYTES)
+
+
+def test_a_stream_is_read_to_its_end_before_its_error_is_told() -> None:
+    """Triton sometimes did not stop after streams that were cancelled between their error and their end."""
+    from tritonclient.grpc import service_pb2
+
+    reached = []
+
+    def stream() -> Iterator[service_pb2.ModelStreamInferResponse]:
+        for text in ("INVALID_ARG(num_frames): the first", "INTERNAL: the second"):
+            yield service_pb2.ModelStreamInferResponse(error_message=text)
+        reached.append("end")
+
+    with pytest.raises(JobError, match="the first"):
+        list(Client()._events(stream()))
+    assert reached == ["end"]
