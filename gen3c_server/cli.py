@@ -137,7 +137,7 @@ def _check(preset: str, deployment: Path | None, checkpoints: Path | None, devic
 
         find_device(device)
     if checkpoints is not None:
-        from gen3c.generator.weights import find_weights
+        from gen3c.generator.weights import require_component
 
-        find_weights(sizes, "transformer", checkpoints)
-        find_weights(sizes, "vae", checkpoints)
+        require_component(sizes, "transformer", checkpoints)
+        require_component(sizes, "vae", checkpoints)

@@ -122,15 +122,21 @@ def _find(
     preset: Preset, name: ComponentName, directory: Path | None, untrained_seed: int | None
 ) -> tuple[Component | None, Provenance]:
     root = directory or PACKAGED / preset.name
-    component = open_component(root, name)
-    if component is not None:
-        return component, Provenance(name, _digest(component, read_manifest(root)))
-    if directory is None and untrained_seed is not None and preset.may_be_untrained:
+    if directory is None and untrained_seed is not None and preset.may_be_untrained and not (root / name).is_dir():
         return None, Provenance(f"untrained weights (seed {untrained_seed})")
-    raise InvalidInputError(
-        f"There is no {name} in {root}; legal is a directory that holds the checkpoints of {preset.name}.",
-        field="checkpoint",
-    )
+    component = require_component(preset, name, root)
+    return component, Provenance(name, _digest(component, read_manifest(root)))
+
+
+def require_component(preset: Preset, name: ComponentName, root: Path) -> Component:
+    """The files of a network in a checkpoint directory; no weight is read. Raises InvalidInputError without them."""
+    component = open_component(root, name)
+    if component is None:
+        raise InvalidInputError(
+            f"There is no {name} in {root}; legal is a directory that holds the checkpoints of {preset.name}.",
+            field="checkpoint",
+        )
+    return component
 
 
 def _digest(component: Component, manifest: Manifest | None) -> str:
