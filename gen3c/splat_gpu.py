@@ -33,14 +33,11 @@ def splat(
     # To 1 at most, each channel of each picture by itself: neither a far depth nor another picture costs colours bits.
     unit = values.abs().amax(dim=(2, 3), keepdim=True).clamp(min=1.0)
     values = values / unit
-    scale = torch.full((1,), float(_ONE), device=values.device)
     grid = (triton.cdiv(points, _BLOCK), b)
     geometry = (points, cells, padded_w, padded_h)
     with torch.cuda.device(values.device) if values.is_cuda else nullcontext():  # kernels start on the current GPU
         _find_largest[grid](pixels, weight, largest, *geometry, BLOCK=_BLOCK)
-        _accumulate[grid](
-            pixels, weight, values, largest, total, scale, *geometry, CHANNELS=c, ONE=float(_ONE), BLOCK=_BLOCK
-        )
+        _accumulate[grid](pixels, weight, values, largest, total, *geometry, CHANNELS=c, ONE=float(_ONE), BLOCK=_BLOCK)
 
     total = total.view(b, c + 1, padded_h, padded_w)[:, :, 1:-1, 1:-1]
     peak = largest.view(torch.float32).view(b, 1, padded_h, padded_w)[:, :, 1:-1, 1:-1]
@@ -88,7 +85,6 @@ def _accumulate(  # type: ignore[no-untyped-def]
     values,
     largest,
     total,
-    scale,
     points,
     cells,
     padded_w,
@@ -101,7 +97,6 @@ def _accumulate(  # type: ignore[no-untyped-def]
     point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = point < points
     x0, x1, y0, y1, wx0, wx1, wy0, wy1, w = _corners(pixels, weight, batch, point, inside, points, padded_w, padded_h)
-    value_scale = tl.load(scale)
     for corner in tl.static_range(4):
         x = x1 if corner % 2 else x0
         y = y1 if corner // 2 else y0
@@ -114,5 +109,5 @@ def _accumulate(  # type: ignore[no-untyped-def]
         tl.atomic_add(sums + CHANNELS * cells, (relative * ONE).to(tl.int64), mask=taken)
         for channel in tl.static_range(CHANNELS):
             value = tl.load(values + (batch * CHANNELS + channel) * points + point, mask=taken, other=0.0)
-            amount = (relative * value * value_scale).to(tl.int64)
+            amount = (relative * value * ONE).to(tl.int64)
             tl.atomic_add(sums + channel * cells, amount, mask=taken)
