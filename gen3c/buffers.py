@@ -6,14 +6,21 @@ released GEN3C does, faults included: another clamp of depth at the start than l
 every buffer, splat weights that depend on the call, and a new frame fitted to the newest buffer alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gen3c.alignment import align_nonrigid, align_rigid
-from gen3c.cache3d import RELIABILITY_THRESHOLD, UPSTREAM_CALL, CachedView, bounded_depth, cache_view, render_all
+from gen3c.cache3d import (
+    RELIABILITY_THRESHOLD,
+    UPSTREAM_CALL,
+    CachedView,
+    bounded_depth,
+    cache_view,
+    nearest_surface,
+    render_all,
+)
 
 MAX_BUFFERS = 2
 _UPDATE_LIMIT = 1e4  # of the depth of later pictures, in their own unit
@@ -75,7 +82,7 @@ class BufferCache:
     def shown_depth(self, w2c: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """Depth [h,w] that the cache shows from one camera, 0 where nothing is, and where something is, [h,w] bool."""
         buffers = self.buffers[:1] if self.reference else self.buffers
-        return shown_depth(buffers, w2c, K, self.size, foreground_masking=self.foreground_masking)
+        return nearest_surface(buffers, w2c, K, self.size, foreground_masking=self.foreground_masking)[1:]
 
     def grown(self, new: Picture, *, nonrigid: bool = True) -> "BufferCache":
         """The cache with a new picture in front, whose depth need be right only up to scale and shift in its inverse.
@@ -111,22 +118,6 @@ class BufferCache:
             reliability=self.reliability,
             reference=self.reference,
         )
-
-
-def shown_depth(
-    views: Sequence[CachedView],
-    w2c: Tensor,  # [4,4]
-    K: Tensor,  # [3,3]
-    size: tuple[int, int],
-    *,
-    foreground_masking: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Nearest depth [h,w] that the views show from one camera, 0 where none does, and where one does, [h,w] bool."""
-    warp = render_all(views, w2c[None], K[None], size, foreground_masking=foreground_masking)
-    covered = warp.coverage[:, 0] > 0
-    nearest = torch.where(covered, warp.depth[:, 0], torch.inf).amin(0)
-    anywhere = covered.any(0)
-    return torch.where(anywhere, nearest, 0.0), anywhere
 
 
 def fit_depth(

@@ -1,6 +1,6 @@
 """The 3-D cache: what the scene knows, as coloured points per source view."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gen3c.cameras import unproject
 from gen3c.errors import InvalidInputError
 from gen3c.foreground import mask_foreground
-from gen3c.splat import Warp, forward_warp
+from gen3c.splat import EMPTY, Warp, forward_warp
 
 RELIABILITY_THRESHOLD = 0.05  # of the relative depth range in a window; the released GEN3C's
 _WINDOW = 5
@@ -178,6 +178,30 @@ def render_all(
         foreground_masking=foreground_masking,
         call_size=call_size,
     )
+
+
+def nearest_surface(
+    views: Iterable[CachedView],
+    w2c: Tensor,  # [4,4]
+    K: Tensor,  # [3,3]
+    size: tuple[int, int],
+    *,
+    foreground_masking: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all views seen from one camera, the nearest surface of each pixel; of two alike the earlier view's.
+
+    Gives its colour [3,h,w], EMPTY where there is none, its depth [h,w], 0 there, and where there is one, [h,w] bool.
+    One view is rendered at a time.
+    """
+    image = torch.full((3, *size), EMPTY, device=w2c.device)
+    nearest = torch.full(size, torch.inf, device=w2c.device)
+    for view in views:
+        warp = render(view, w2c[None], K[None], size, foreground_masking=foreground_masking)
+        wins = (warp.coverage[0, 0] > 0) & (warp.depth[0, 0] < nearest)
+        image = torch.where(wins, warp.image[0], image)
+        nearest = torch.where(wins, warp.depth[0, 0], nearest)
+    covered = torch.isfinite(nearest)
+    return image, torch.where(covered, nearest, 0.0), covered
 
 
 def _render_call(

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gen3c.buffers import fit_depth, shown_depth
-from gen3c.cache3d import bounded_depth
+from gen3c.buffers import fit_depth
+from gen3c.cache3d import bounded_depth, nearest_surface
 from gen3c.conditioning import Cameras, ConditionOptions
 from gen3c.errors import InvalidInputError
 from gen3c.geometry.types import Watch
@@ -57,7 +57,7 @@ def frame_as_view(
     w2c, K = cameras.w2c[-1], cameras.K[-1]
     cached = [view.cache(options.min_confidence) for view in views]
     height, width = views[0].depth.shape
-    shown, covered = shown_depth(cached, w2c, K, (height, width), foreground_masking=options.foreground_masking)
+    _, shown, covered = nearest_surface(cached, w2c, K, (height, width), foreground_masking=options.foreground_masking)
     depth, confidence = estimate(frames, cameras, shown, watch)
     usable = (confidence > 0) & (confidence >= options.min_confidence)
     try:

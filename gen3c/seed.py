@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from gen3c.cache3d import render
+from gen3c.cache3d import nearest_surface
 from gen3c.conditioning import Cameras
 from gen3c.holes import fill_holes
 from gen3c.scene import Scene
-from gen3c.splat import EMPTY
 
 SAME_POSE = 1e-3  # of the 4x4 matrices, in radians and centre depths
 
@@ -32,12 +31,5 @@ def seed_frame(scene: Scene, cameras: Cameras, min_confidence: float) -> tuple[T
 
 def composite(scene: Scene, w2c: Tensor, K: Tensor, min_confidence: float) -> tuple[Tensor, Tensor]:
     """All views seen from one camera: per pixel the nearest surface of any, [1,3,h,w], and where there is one."""
-    height, width = scene.size
-    image = torch.full((1, 3, height, width), EMPTY)
-    nearest = torch.full((1, 1, height, width), torch.inf)
-    for view in scene.views:
-        warp = render(view.cache(min_confidence), w2c[None], K[None], scene.size)
-        wins = (warp.coverage > 0) & (warp.depth < nearest)
-        image = torch.where(wins, warp.image, image)
-        nearest = torch.where(wins, warp.depth, nearest)
-    return image, torch.isfinite(nearest)
+    image, _, covered = nearest_surface((view.cache(min_confidence) for view in scene.views), w2c, K, scene.size)
+    return image[None], covered[None, None]

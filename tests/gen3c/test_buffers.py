@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gen3c.buffers import BufferCache, Picture, Rendering, fit_depth, shown_depth
-from gen3c.cache3d import reliable_mask
+from gen3c.buffers import BufferCache, Picture, Rendering, fit_depth
+from gen3c.cache3d import nearest_surface, reliable_mask
 from gen3c.errors import InvalidInputError
 
 K = torch.tensor([[60.0, 0, 19.5], [0, 60, 11.5], [0, 0, 1]])
@@ -85,8 +85,8 @@ def test_a_cache_that_the_camera_does_not_see_cannot_grow() -> None:
 def test_depth_is_fitted_to_the_nearest_of_all_buffers() -> None:
     near = BufferCache.start(picture(0)).buffers[0]
     far = BufferCache.start(Picture(picture(0).image, torch.full(SIZE, 5.0), pose(0), K)).buffers[0]
-    depth, covered = shown_depth((far, near), pose(0.01), K, SIZE)
-    alone, covered_alone = shown_depth((near,), pose(0.01), K, SIZE)
+    _, depth, covered = nearest_surface((far, near), pose(0.01), K, SIZE)
+    _, alone, covered_alone = nearest_surface((near,), pose(0.01), K, SIZE)
     assert torch.equal(depth[covered_alone], alone[covered_alone])
     assert covered.sum() > covered_alone.sum()
     assert (depth[~covered] == 0).all()
