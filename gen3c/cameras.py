@@ -25,7 +25,36 @@ def pixel_rays(height: int, width: int, K: Tensor) -> Tensor:
         indexing="ij",
     )
     pixels = torch.stack((x, y, torch.ones_like(x)), dim=-1)  # [h,w,3]
-    return torch.einsum("bij,hwj->bhwi", torch.linalg.inv(K.float()), pixels)
+    return transform(inverse(K), pixels[None])
+
+
+def transform(matrices: Tensor, points: Tensor) -> Tensor:
+    """Matrices [b,3,3] times points [b or 1,...,3], in float32 and in the same order of operations everywhere.
+
+    A BLAS fuses multiplications and additions on one CPU and not on another; where points fall on the borders of
+    pixels, as between rectified views, that bit decides which pixels they reach.
+    """
+    columns = matrices.float().view(-1, *[1] * (points.ndim - 2), 3, 3).unbind(-1)  # [b,...,3] each
+    x, y, z = (points[..., i : i + 1].float() * columns[i] for i in range(3))
+    return x + y + z
+
+
+def inverse(matrices: Tensor) -> Tensor:
+    """Inverses of small matrices [b,n,n] in float32, by elimination with the largest pivot; see `transform`."""
+    n = matrices.shape[-1]
+    rows = torch.cat((matrices.float(), torch.eye(n, device=matrices.device).expand_as(matrices)), dim=-1)  # [b,n,2n]
+    for k in range(n):
+        pivot = rows[:, k:, k].abs().argmax(1) + k
+        order = torch.arange(n, device=rows.device).repeat(len(rows), 1)
+        order[:, k] = pivot
+        order.scatter_(1, pivot[:, None], k)
+        rows = rows.gather(1, order[..., None].expand_as(rows))
+        below = rows[:, k + 1 :, k : k + 1] * (1 / rows[:, k : k + 1, k : k + 1])
+        rows = torch.cat((rows[:, : k + 1], rows[:, k + 1 :] - below * rows[:, k : k + 1]), dim=1)
+    for k in reversed(range(n)):
+        row = rows[:, k : k + 1] * (1 / rows[:, k : k + 1, k : k + 1])
+        rows = torch.cat((rows[:, :k] - rows[:, :k, k : k + 1] * row, row, rows[:, k + 1 :]), dim=1)
+    return rows[..., n:]
 
 
 def unproject(
@@ -40,16 +69,14 @@ def unproject(
     if along_ray:
         rays = rays / (rays.norm(dim=-1, keepdim=True) + 1e-8)
     camera_points = rays * depth[..., None].float()
-    c2w = torch.linalg.inv(w2c.float())
-    world = torch.einsum("bij,bhwj->bhwi", c2w[:, :3, :3], camera_points) + c2w[:, None, None, :3, 3]
+    world = to_camera(camera_points, inverse(w2c))
     return torch.where(depth[..., None] > 0, world, torch.zeros_like(world))
 
 
 def to_camera(points: Tensor, w2c: Tensor) -> Tensor:
-    """World points [b,...,3] in the frame of cameras w2c [b,4,4]."""
-    flat = points.reshape(points.shape[0], -1, 3).float()
-    moved = flat @ w2c[:, :3, :3].float().transpose(1, 2) + w2c[:, None, :3, 3].float()
-    return moved.reshape(points.shape)
+    """World points [b,...,3] in the frame of cameras w2c [b,4,4]; with their inverses, the other way."""
+    shift = w2c[:, :3, 3].float().view(-1, *[1] * (points.ndim - 2), 3)
+    return transform(w2c[:, :3, :3], points) + shift
 
 
 def check_cameras(w2c: Tensor, K: Tensor, where: str) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gen3c.cameras import to_camera
+from gen3c.cameras import to_camera, transform
 
 EMPTY = -1.0  # colour of a pixel that no point reaches
 _SHARPNESS = 50.0
@@ -30,8 +30,7 @@ class Warp:
 
 def project(points: Tensor, w2c: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     """Pixel coordinates [b,h,w,2] and camera z [b,h,w] of world points [b,h,w,3]; z <= 0 is behind the camera."""
-    camera_points = to_camera(points, w2c)
-    q = torch.einsum("bij,bhwj->bhwi", K.float(), camera_points)
+    q = transform(K, to_camera(points, w2c))
     return q[..., :2] / (q[..., 2:] + 1e-7), q[..., 2]
 
 
