@@ -17,7 +17,6 @@ from tritonclient.grpc import InferenceServerClient
 from benchmarks import full_size
 from gen3c.cameras import camera_path
 from gen3c.conditioning import Cameras, Conditioner, Contribution, ViewConditioner
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.text import EmptyText
@@ -25,7 +24,7 @@ from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.geometry.files import read_geometry
 from gen3c.geometry.types import Frames, Geometry, Watch
 from gen3c.presets import Preset
-from gen3c.program import Program
+from gen3c.program import LocalProgram, Program
 from gen3c_server.canary import check
 from gen3c_server.inputs import read_inputs
 from gen3c_server.launcher import EmbeddedServer, ServeOptions

@@ -26,6 +26,8 @@ from typing import Any
 
 import torch
 
+from gen3c.program import LocalProgram
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is no installed package
 
 from benchmarks import full_size, full_size_job
@@ -34,7 +36,6 @@ from gen3c.cache3d import CachedView, render
 from gen3c.conditioning import Cameras, ConditionOptions, ViewConditioner, pool_views
 from gen3c.fusion import Pool, ViewLatents, cell_coverage, fold
 from gen3c.generator.condition import encode_view
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbols
 from gen3c.generator.vae import VideoDecoder, VideoEncoder, to_uint8
 from gen3c.geometry.types import Watch

@@ -33,13 +33,12 @@ from gen3c.cache3d import render
 from gen3c.conditioning import Cameras, ConditionOptions, ViewConditioner, pool_views
 from gen3c.fusion import FUSION_MODES, FusionMode, Pool, ViewLatents, cell_coverage, fold
 from gen3c.generator.condition import encode_view
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
 from gen3c.geometry.types import Watch
 from gen3c.presets import TINY, Preset
-from gen3c.program import Program
+from gen3c.program import LocalProgram, Program
 from gen3c.scene import SourceView
 
 LIMIT = 1.10

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import triton_python_backend_utils as pb_utils
 from torch import Tensor
 
-from gen3c.generator.signatures import Signature
+from gen3c.program import Signature
 from gen3c_server.errors import JobError
 from gen3c_server.tensors import from_value, response_values
 

@@ -3,10 +3,10 @@
 import triton_python_backend_utils as pb_utils
 
 from gen3c.conditioning import ViewConditioner
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
+from gen3c.program import LocalProgram
 from gen3c_server import conditioner_wire
 from gen3c_server.gpu_memory import release
 from gen3c_server.settings import Settings

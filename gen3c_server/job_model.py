@@ -9,12 +9,12 @@ from collections.abc import Callable
 import triton_python_backend_utils as pb_utils
 from gen3c_client.contract import Done
 
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.t5 import load_text
 from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.generator.weights import find_weights, load_vae
+from gen3c.program import LocalProgram
 from gen3c_server import bls
 from gen3c_server.errors import JobError
 from gen3c_server.gpu_memory import releasing

@@ -3,9 +3,7 @@
 import triton_python_backend_utils as pb_utils
 from torch import Tensor, nn
 
-from gen3c.generator.local import LocalProgram
-from gen3c.generator.signatures import Signature
-from gen3c.program import Program
+from gen3c.program import LocalProgram, Program, Signature
 from gen3c_server.gpu_memory import releasing
 from gen3c_server.settings import Settings
 from gen3c_server.tensors import from_value, request_values

@@ -1,61 +1,17 @@
-"""Names, dtypes and shapes of the tensor programs: the single source of truth for whoever calls, exports or serves one.
+"""Names, dtypes and shapes of the generator's programs: the single source of truth for whoever calls, exports or
+serves one.
 
-A shape is written in symbols; equal symbols are equal sizes within one call. `T, H, W` count frames and pixels,
-`t, h, w` latent frames, rows and columns.
+`T, H, W` count frames and pixels, `t, h, w` latent frames, rows and columns.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
-from gen3c.errors import InvalidInputError
 from gen3c.presets import Preset
+from gen3c.program import Signature, TensorSpec
 
 LATENT_CHANNELS = 16
 VIEW_CHANNELS = 2 * LATENT_CHANNELS  # RGB latent, mask latent
 CACHE_CHANNELS = 2 * VIEW_CHANNELS  # the network was trained with two buffers
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One named tensor of a program. Float tensors may be narrower on a GPU; the program casts inside."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    cpu_dtype: torch.dtype = torch.float32
-    gpu_dtype: torch.dtype = torch.bfloat16
-
-    def sizes(self, symbols: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape with every symbol replaced, for example by `symbols(preset)`."""
-        return tuple(size if isinstance(size, int) else symbols[size] for size in self.shape)
-
-
-@dataclass(frozen=True)
-class Signature:
-    """The inputs of a program in calling order, and its outputs."""
-
-    name: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    def arguments(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The tensors of `inputs` in calling order.
-
-        Raises InvalidInputError with every missing or unknown name, wrong kind of dtype and wrong size.
-        """
-        legal = {spec.name for spec in self.inputs}
-        problems = [f"{name} is not an input" for name in sorted(set(inputs) - legal)]
-        symbols: dict[str, int] = {}
-        for spec in self.inputs:
-            if spec.name in inputs:
-                problems += _mismatches(spec, inputs[spec.name], symbols)
-            else:
-                problems.append(f"{spec.name} is missing")
-        if problems:
-            raise InvalidInputError(f"Program {self.name} cannot run: {'; '.join(problems)}.")
-        return tuple(inputs[spec.name] for spec in self.inputs)
 
 
 def symbols(preset: Preset, batch: int = 1) -> dict[str, int]:
@@ -67,25 +23,6 @@ def symbols(preset: Preset, batch: int = 1) -> dict[str, int]:
         **{"t": t, "h": h, "w": w},
         **{"text_tokens": preset.dit.text_tokens, "text_dim": preset.dit.text_dim},
     }
-
-
-def _mismatches(spec: TensorSpec, tensor: Tensor, symbols: dict[str, int]) -> list[str]:
-    """What is wrong with `tensor`; sizes of symbols seen for the first time are added to `symbols`."""
-    problems = []
-    if tensor.is_floating_point() != spec.cpu_dtype.is_floating_point:
-        problems.append(f"{spec.name} is {tensor.dtype}, legal is {spec.cpu_dtype}")
-    if tensor.ndim != len(spec.shape):
-        return [*problems, f"{spec.name} has shape {list(tensor.shape)}, legal is {_shape_text(spec)}"]
-    for size, wanted in zip(tensor.shape, spec.shape, strict=True):
-        expected = wanted if isinstance(wanted, int) else symbols.setdefault(wanted, size)
-        if size != expected:
-            where = "" if isinstance(wanted, int) else f" with {wanted} = {expected}"
-            return [*problems, f"{spec.name} has shape {list(tensor.shape)}, legal is {_shape_text(spec)}{where}"]
-    return problems
-
-
-def _shape_text(spec: TensorSpec) -> str:
-    return f"[{', '.join(str(size) for size in spec.shape)}]"
 
 
 _LATENT_GRID = ("t", "h", "w")

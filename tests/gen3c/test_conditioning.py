@@ -10,12 +10,12 @@ from gen3c.cache3d import render
 from gen3c.conditioning import Cameras, ChunkViews, ConditionOptions, Contribution, ViewConditioner, pool_views
 from gen3c.errors import CancelledError
 from gen3c.fusion import FUSION_MODES, Pool, ViewLatents, cell_coverage, fold
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
 from gen3c.geometry.types import Watch
 from gen3c.media import decode_video
+from gen3c.program import LocalProgram
 from gen3c.scene import SourceView
 from tests import walls
 from tests.walls import SMALL

@@ -16,8 +16,9 @@ from tritonclient.utils import np_to_triton_dtype
 
 from gen3c.conditioning import ConditionOptions, Contribution
 from gen3c.fusion import Pool
-from gen3c.generator.signatures import SIGNATURES, TensorSpec
+from gen3c.generator.signatures import SIGNATURES
 from gen3c.geometry.types import Frames, Geometry
+from gen3c.program import TensorSpec
 from gen3c_server import conditioner_wire, geometry_wire
 from gen3c_server.repository import default_model_repository
 from tests import walls

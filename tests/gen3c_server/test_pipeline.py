@@ -18,7 +18,6 @@ from PIL import Image
 
 from gen3c.conditioning import Cameras, ViewConditioner
 from gen3c.errors import CancelledError, InvalidInputError
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.text import EmptyText
@@ -29,6 +28,7 @@ from gen3c.geometry.types import Frames, Geometry, Watch
 from gen3c.growth import NoDepthError
 from gen3c.media import decode_video
 from gen3c.ply import read_ply
+from gen3c.program import LocalProgram
 from gen3c_server.inputs import read_inputs
 from gen3c_server.pipeline import Services, run_job
 from tests import walls

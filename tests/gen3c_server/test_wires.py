@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gen3c.conditioning import ConditionOptions, Contribution, ViewConditioner
 from gen3c.fusion import Pool
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
 from gen3c.geometry.types import Frames, Geometry
+from gen3c.program import LocalProgram
 from gen3c_server import conditioner_wire, geometry_wire
 from tests import walls
 from tests.walls import SMALL

@@ -5,10 +5,9 @@ from torch import Tensor
 
 from gen3c.fusion import Pool, ViewLatents, fold
 from gen3c.generator.condition import concat_views, encode_view
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
-from gen3c.program import Program
+from gen3c.program import LocalProgram, Program
 from tests.golden.networks import LATENT, tiny_vae_beside
 from tests.golden.vectors import Check, Vectors
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from gen3c.generator.condition import ChunkCondition, concat_views, seed_video
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.sampler import augment_noise, sample_chunk
 from gen3c.generator.scheduler import edm_sigmas
 from gen3c.generator.signatures import DIT, VIDEO_ENCODER
 from gen3c.generator.vae import VideoDecoder, VideoEncoder
+from gen3c.program import LocalProgram
 from tests.golden.encodings import encode_views
 from tests.golden.networks import LATENT, tiny_dit, tiny_vae_beside
 from tests.golden.tolerance import Absolute, Bfloat16Steps, Exact, Levels, Relative, RelativeToMax

@@ -12,7 +12,6 @@ from gen3c_client.transport import Client
 
 from gen3c.conditioning import ViewConditioner
 from gen3c.fusion import FUSION_MODES
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.text import EmptyText
@@ -22,6 +21,7 @@ from gen3c.geometry.files import read_geometry
 from gen3c.media import decode_video
 from gen3c.ply import read_ply
 from gen3c.presets import TINY
+from gen3c.program import LocalProgram
 from gen3c_server.inputs import read_inputs
 from gen3c_server.pipeline import Services, run_job
 from gen3c_server.settings import UNTRAINED_SEED

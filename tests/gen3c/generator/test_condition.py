@@ -3,11 +3,11 @@ import torch
 
 from gen3c.errors import InvalidInputError
 from gen3c.generator.condition import ChunkCondition, concat_views, encode_seed, encode_view, seed_video
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
 from gen3c.presets import TINY
+from gen3c.program import LocalProgram
 
 
 @pytest.fixture(scope="module")

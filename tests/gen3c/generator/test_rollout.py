@@ -9,13 +9,12 @@ from torch import Tensor
 from gen3c.conditioning import Cameras, ConditionOptions, Contribution, ViewConditioner
 from gen3c.errors import CancelledError, InvalidInputError
 from gen3c.fusion import Pool
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.rollout import Chunk, Programs, RolloutOptions, rollout
-from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, Signature
+from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.generator.weights import load_dit, load_vae
 from gen3c.geometry.types import Watch
-from gen3c.program import Program
+from gen3c.program import LocalProgram, Program, Signature
 from gen3c.scene import SourceView
 from tests import walls
 from tests.walls import SMALL

@@ -14,7 +14,6 @@ from torch import Tensor
 from gen3c.cache3d import render
 from gen3c.conditioning import Cameras, ConditionOptions, Contribution, ViewConditioner
 from gen3c.fusion import FusionMode, Pool
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.rollout import Chunk, Programs, RolloutOptions, rollout
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.vae import VideoDecoder, VideoEncoder
@@ -24,6 +23,7 @@ from gen3c.geometry.swept_depth import SweptDepth
 from gen3c.geometry.types import Watch
 from gen3c.growth import NoDepthError
 from gen3c.presets import TINY
+from gen3c.program import LocalProgram
 from gen3c.scene import Scene, SourceView
 from tests.gen3c.geometry.scenes import Shot, camera, shoot
 

@@ -5,10 +5,10 @@ import torch
 
 from gen3c.errors import InvalidInputError
 from gen3c.generator.dit import Dit
-from gen3c.generator.local import LocalProgram
 from gen3c.generator.signatures import DIT, SIGNATURES, VIDEO_DECODER, VIDEO_ENCODER, symbols
 from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.presets import GEN3C_7B, TINY
+from gen3c.program import LocalProgram
 
 
 def dit_inputs() -> dict[str, torch.Tensor]:
