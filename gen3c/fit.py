@@ -86,17 +86,28 @@ class Fit:
         shift = self.points(torch.zeros(2, dtype=torch.float64)).tolist()
         return torch.tensor([[sx, 0, shift[0]], [0, sy, shift[1]], [0, 0, 1]], dtype=K.dtype) @ K
 
+    def inverse(self) -> Self:
+        """From the target's raster back to that of the source; for fits that show the whole source."""
+        h, w = self.source
+        if self.box != (0, 0, w, h):
+            raise ValueError(f"a fit of {self.box} of a {w}x{h} picture does not show all of it")
+        return type(self)(self.target, self.source, self.tile, (0, 0, w, h))
+
+    def resized(self, pixels: Tensor) -> Tensor:
+        """The box of [h,w,3] uint8 at the size of the tile, [h',w',3] uint8: cubic, antialiased."""
+        left, top, right, bottom = self.tile
+        size = (right - left, bottom - top)
+        resized = Image.fromarray(pixels.contiguous().numpy()).resize(size, Image.Resampling.BICUBIC, box=self.box)
+        return torch.from_numpy(np.array(resized))
+
     def image(self, pixels: Tensor) -> Tensor:
         """Resample [h,w,3] uint8, antialiased -> [3,H,W] float32 in [-1,1].
 
         Outside the picture its colours run on: a video that starts from black bars would keep them.
         """
         left, top, right, bottom = self.tile
-        resized = Image.fromarray(pixels.contiguous().numpy()).resize(
-            (right - left, bottom - top), Image.Resampling.BICUBIC, box=self.box
-        )
         out, inside = torch.zeros(3, *self.target), torch.zeros(self.target, dtype=torch.bool)
-        out[:, top:bottom, left:right] = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 127.5 - 1
+        out[:, top:bottom, left:right] = self.resized(pixels).permute(2, 0, 1) / 127.5 - 1
         inside[top:bottom, left:right] = True
         return fill_holes(out[None], inside[None, None])[0]
 

@@ -30,6 +30,33 @@ class DitConfig:
 
 
 @dataclass(frozen=True)
+class VggtConfig:
+    """Sizes of VGGT (Wang et al., "VGGT: Visual Geometry Grounded Transformer", CVPR 2025)."""
+
+    name: Literal["VGGT-tiny", "VGGT-1B"]
+    image_side: int  # px, longer side of the pictures that the network was trained on; a multiple of `patch`
+    width: int  # channels of a token
+    heads: int
+    depth: int  # frame blocks, and as many global ones
+    levels: tuple[int, ...]  # four: the frame and global blocks whose outputs the dense heads read
+    vit_depth: int  # blocks of the patch embedding, a DINOv2 network of the same width
+    vit_heads: int
+    camera_depth: int  # blocks of the camera head
+    camera_heads: int
+    features: int  # channels of the dense heads' fusion
+    out_channels: tuple[int, int, int, int]  # of the dense heads' levels
+    patch: int = 14  # px
+    registers: int = 4
+    mlp_ratio: int = 4
+    rope_base: float = 100.0
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens of a frame before those of its patches: the camera's and the registers."""
+        return 1 + self.registers
+
+
+@dataclass(frozen=True)
 class Preset:
     """One deployment size. Latents have 16 channels, 8x8 pixels and 8 frames a cell (the first frame alone)."""
 
@@ -65,6 +92,36 @@ class Preset:
             field="spec.num_frames",
         )
 
+
+VGGT_TINY = VggtConfig(
+    name="VGGT-tiny",
+    image_side=280,
+    width=144,
+    heads=6,
+    depth=4,
+    levels=(0, 1, 2, 3),
+    vit_depth=3,
+    vit_heads=6,
+    camera_depth=1,
+    camera_heads=6,
+    features=32,
+    out_channels=(24, 48, 96, 96),
+)
+
+VGGT_1B = VggtConfig(
+    name="VGGT-1B",
+    image_side=518,
+    width=1024,
+    heads=16,
+    depth=24,
+    levels=(4, 11, 17, 23),
+    vit_depth=24,
+    vit_heads=16,
+    camera_depth=4,
+    camera_heads=16,
+    features=256,
+    out_channels=(256, 512, 1024, 1024),
+)
 
 TINY = Preset(
     name="tiny",

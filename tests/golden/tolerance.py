@@ -74,6 +74,19 @@ class Relative:
 
 
 @dataclass(frozen=True)
+class Close:
+    """Every value within `absolute` plus `relative` times its reference's size."""
+
+    absolute: float
+    relative: float
+
+    def __call__(self, ours: Tensor, expected: Tensor) -> Verdict:
+        allowed = self.absolute + self.relative * torch.nan_to_num(expected.double().abs(), posinf=0.0)
+        error = float(_ratio(difference(ours, expected), allowed).max())
+        return Verdict(error, 1.0, f"of {self.absolute:g} + {self.relative:g}|x|", error <= 1)
+
+
+@dataclass(frozen=True)
 class RelativeToMax:
     """Every value within `limit` of the largest absolute reference value of its own entry along axis 0."""
 
