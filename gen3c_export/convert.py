@@ -18,15 +18,14 @@ from gen3c.generator.checkpoint import (
     STATISTICS,
     Manifest,
     Source,
-    listing,
     statistics_config,
     transformer_config,
     vae_config,
-    value_problem,
 )
 from gen3c.generator.dit import Dit
 from gen3c.generator.vae import Vae
 from gen3c.presets import Preset
+from gen3c.weight_files import listing, value_problem
 from gen3c_export import published
 from gen3c_export.jit_file import read_jit
 from gen3c_export.official_keys import dit_key, official_dit_key, official_vae_key, vae_key

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
-from gen3c.generator.checkpoint import CONFIG, INDEX, MANIFEST, WEIGHTS, ComponentName, Manifest, Output, sha256_of
+from gen3c.generator.checkpoint import CONFIG, INDEX, MANIFEST, WEIGHTS, ComponentName, Manifest, Output
+from gen3c.weight_files import sha256_of
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from gen3c.errors import InvalidInputError
-from gen3c.generator.weights import Provenance
 from gen3c.presets import Preset, get_preset
+from gen3c.weight_files import Provenance
 from gen3c_server.errors import JobError
 
 Module = TypeVar("Module", bound=nn.Module)

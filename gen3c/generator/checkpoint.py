@@ -12,14 +12,12 @@ diffusers' pipelines read them there, while tensors of those names would be unex
 float32 written as the shortest decimal that names it as a double comes back bit for bit.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
@@ -169,35 +167,6 @@ def config_problems(config: Mapping[str, Any], expected: Mapping[str, Any]) -> l
         for key, value in expected.items()
         if config.get(key) != value
     ]
-
-
-def value_problem(tensor: Tensor, dtype: torch.dtype | None = None) -> str | None:
-    """What makes floats unusable as weights, or as weights of type `dtype`: "has values that are not finite", or None.
-
-    Values that are finite as they are may not be so in `dtype`, e.g. 1e5 in float16 or 3.4e38 in bfloat16.
-    """
-    if tensor.numel() == 0:
-        return None
-    # NaN is passed on by both extremes, and unlike isfinite they need no second tensor.
-    extremes = torch.stack(torch.aminmax(tensor))
-    if not extremes.isfinite().all():
-        return "has values that are not finite"
-    # Rounding keeps the order of numbers: if one becomes infinite, so does an extreme.
-    if dtype is not None and not extremes.to(dtype).isfinite().all():
-        return f"has values beyond the range of {str(dtype).removeprefix('torch.')}"
-    return None
-
-
-def listing(problems: Sequence[str]) -> str:
-    """Problems for the end of a message: "(2 problems):" and a line each."""
-    count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
-    return "".join([f"({count}):", *(f"\n  {problem}" for problem in problems)])
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shown(value: Any) -> str:

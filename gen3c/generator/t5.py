@@ -19,8 +19,8 @@ from gen3c.errors import InvalidInputError
 from gen3c.generator.t5_folder import UNREADABLE, open_folder
 from gen3c.generator.text import EmptyText, TextEncoder, Warn
 from gen3c.generator.text_cache import Embedding, TextCache, cached_identities
-from gen3c.generator.weights import PACKAGED
 from gen3c.presets import DitConfig, Preset
+from gen3c.weight_files import PACKAGED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5EncoderModel

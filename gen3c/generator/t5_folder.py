@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
-from gen3c.generator.checkpoint import sha256_of
 from gen3c.generator.text_cache import write_whole
+from gen3c.weight_files import sha256_of
 
 logger = logging.getLogger(__name__)
 

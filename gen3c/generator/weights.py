@@ -1,19 +1,15 @@
 """Networks with weights: read from a checkpoint directory (gen3c/generator/checkpoint.py), or untrained from a seed.
 
-A checkpoint is checked whole before anything is placed on a device: the headers of all files, then every value, one
-tensor at a time. Placing reads it again, so neither step holds more than the network and one tensor.
+A checkpoint is checked whole before anything is placed on a device (gen3c/weight_files.py).
 """
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gen3c.errors import InvalidInputError
@@ -24,33 +20,18 @@ from gen3c.generator.checkpoint import (
     ComponentName,
     Manifest,
     config_problems,
-    listing,
     open_component,
     read_manifest,
-    sha256_of,
     transformer_config,
     vae_config,
-    value_problem,
 )
 from gen3c.generator.dit import Dit
 from gen3c.generator.signatures import LATENT_CHANNELS
 from gen3c.generator.vae import Vae
 from gen3c.presets import Preset
+from gen3c.weight_files import PACKAGED, Provenance, listing, place, problems_of, sha256_of, value_problem
 
-PACKAGED = Path(__file__).parent.parent / "checkpoints"  # one folder a preset, for those that ship with the package
 _WAVELET_GAIN = 1 / 8  # undoes the factor of the inverse wavelets that follow the decoder's last convolution
-_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # safetensors' names
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where weights came from, for logs, manifests and the answer to the user."""
-
-    source: str  # "transformer" or "untrained weights (seed 0)"
-    sha256: str | None = None  # of the component's files: of what `sha256sum` prints for them, sorted by name
-
-    def __str__(self) -> str:
-        return self.source if self.sha256 is None else f"{self.source} (sha256 {self.sha256})"
 
 
 def load_dit(
@@ -75,7 +56,7 @@ def load_dit(
     else:
         problems = config_problems(component.config, transformer_config(preset.dit))
         _check(component, preset, _shapes(dit.transformer), dtype, problems)
-        tensors = _placed(component, device, dtype)
+        tensors = place(component.shards, dict.fromkeys(_shapes(dit.transformer), dtype), device)
     dit.transformer.load_state_dict(tensors, strict=True, assign=True)
     return dit.eval().requires_grad_(False), provenance
 
@@ -98,7 +79,7 @@ def load_vae(
         problems = config_problems(component.config, vae_config(preset.vae))
         problems += _statistics_problems(component.config, preset.latent_shape[0])
         _check(component, preset, _shapes(vae), dtype, problems)
-        tensors = _placed(component, device, dtype)
+        tensors = place(component.shards, dict.fromkeys(_shapes(vae), dtype), device)
         for key in STATISTICS:
             table = torch.tensor([float(value) for value in component.config[key]], dtype=torch.float32)
             tensors[key] = table.view(LATENT_CHANNELS, -1).to(device)
@@ -158,43 +139,11 @@ def _check(
     component: Component, preset: Preset, expected: Mapping[str, list[int]], dtype: torch.dtype, problems: list[str]
 ) -> None:
     """Raise InvalidInputError with `problems` and all that is wrong with a component's weights, or is in `dtype`."""
-    problems = problems + _manifest_problems(component, preset)
-    found: dict[str, str] = {}  # the shard of each key
-    readable = []
-    for shard in component.shards:
-        try:
-            with _opened(shard) as file:
-                keys = list(file.keys())
-        except InvalidInputError as error:
-            problems.append(str(error))
-            continue
-        readable.append(shard)
-        problems += [f"{key} is in {found[key]} and in {shard.name}" for key in keys if key in found]
-        found |= dict.fromkeys(keys, shard.name)
-    for key, shard_name in (component.weight_map or {}).items():
-        if key in found and found[key] != shard_name:
-            problems.append(f"{key} is in {found[key]}, but the index says {shard_name}")
-    if readable == list(component.shards):  # else what is missing would be the whole of a broken shard
-        problems += [f"{key} is missing" for key in sorted(set(expected) - set(found))]
-    problems += [f"{key} is unknown" for key in sorted(set(found) - set(expected))]
-    for shard in readable:
-        with _opened(shard) as file:
-            for key in sorted(set(file.keys()) & set(expected)):
-                problems += [f"{key} {problem}" for problem in _tensor_problems(file, key, expected[key], dtype)]
+    needed = {key: (shape, dtype) for key, shape in expected.items()}
+    found = problems_of(component.shards, needed, weight_map=component.weight_map)
+    problems = problems + _manifest_problems(component, preset) + found
     if problems:
         raise InvalidInputError(f"{component.folder} does not fit {preset.name} {listing(problems)}", "checkpoint")
-
-
-def _tensor_problems(file: Any, key: str, expected: list[int], dtype: torch.dtype) -> Iterator[str]:
-    """What is wrong with one tensor, or will be in `dtype`; its values are read if they are floats."""
-    header = file.get_slice(key)
-    shape, stored = header.get_shape(), header.get_dtype()
-    if shape != expected:
-        yield f"has shape {shape}, legal is {expected}"
-    if stored not in _FLOATS:
-        yield f"is {stored}, legal are {', '.join(_FLOATS)}"
-    elif problem := value_problem(file.get_tensor(key), dtype):
-        yield problem
 
 
 def _manifest_problems(component: Component, preset: Preset) -> list[str]:
@@ -235,26 +184,6 @@ def _statistics_problems(config: Mapping[str, Any], latent_frames: int) -> list[
         elif key == "latents_std" and not (table > 0).all():
             problems.append(f"{key} has values that are not positive")
     return problems
-
-
-def _placed(component: Component, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All tensors of a component on `device`, in memory of their own: the files may go afterwards."""
-    tensors = {}
-    for shard in component.shards:
-        with _opened(shard) as file:
-            for key in file.keys():  # noqa: SIM118 (not a mapping)
-                tensors[key] = file.get_tensor(key).to(device, dtype, copy=True)
-    return tensors
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file. Opening compares its length with its header."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise InvalidInputError(f"{path} cannot be read as safetensors: {error}.", field="checkpoint") from error
 
 
 def _untrained(module: nn.Module, seed: int, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""VGGT's aggregator: blocks that attend within a frame and blocks that attend over all frames, in turns (section 3.2)."""
+"""VGGT's aggregator: blocks that attend within a frame, and over all frames, in turns (section 3.2 of the paper)."""
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,8 @@ class Aggregator(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [b,s,3,h,w] in [0,1] -> for each of `config.levels` tokens [b,s,p,2c] float32.
 
-        Tokens of a frame: camera, registers, patches in rows. Their channels: after the frame block of that level, after
-        its global block. Sides must be multiples of the patch. Other levels are not kept: nothing reads them.
+        Tokens of a frame: camera, registers, patches in rows. Their channels: after the frame block of that level,
+        after its global block. Sides must be multiples of the patch. Other levels are not kept: nothing reads them.
         """
         b, s, _, height, width = images.shape
         mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))

@@ -56,9 +56,7 @@ class Scratch(nn.Module):
         self.refinenet1, self.refinenet2, self.refinenet3 = (Fusion(features) for _ in range(3))
         self.refinenet4 = Fusion(features, deepest=True)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
-        self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, out, 1)
-        )
+        self.output_conv2 = nn.Sequential(nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, out, 1))
 
 
 class DenseHead(nn.Module):
@@ -81,8 +79,10 @@ class DenseHead(nn.Module):
         self.scratch = Scratch(features, channels, out)
 
     def forward(self, levels: Sequence[Tensor], size: tuple[int, int], special: int) -> Tensor:
-        """Four levels' tokens [n,p,c], the first `special` of each frame unread, for images of `size` (height, width) px
-        -> [n,out,height,width] float32."""
+        """Four levels' tokens [n,p,c] of images of `size` (height, width) px -> [n,out,height,width] float32.
+
+        The first `special` tokens of each frame are not read.
+        """
         rows, columns = size[0] // self.patch, size[1] // self.patch
         aspect = size[1] / size[0]
         maps = []
@@ -128,7 +128,7 @@ def position_grid(width: int, height: int, aspect: float) -> tuple[Tensor, Tenso
 
 
 def position_map(width: int, height: int, aspect: float, channels: int) -> Tensor:
-    """The sine-cosine code of every place, [channels,height,width] float32: sin x, cos x, sin y, cos y, a quarter each."""
+    """The code of every place, [channels,height,width] float32: sin x, cos x, sin y, cos y, a quarter each."""
     quarter = channels // 4
     omega = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float32) / quarter)
     x, y = (place * omega[:, None] for place in position_grid(width, height, aspect))  # [q,width], [q,height]

@@ -1,4 +1,4 @@
-"""VGGT for inference: pictures to cameras, depth and, if asked, points. The tracker of the released network is not here.
+"""VGGT for inference: pictures to cameras, depth and, if asked, points; without the released network's tracker.
 
 `Vggt` has the released state dict, less the tracker's part. `VggtProgram` is what is served and exported: one scene,
 bytes in, without the point head, since depth and cameras give better points (the authors' advice).
@@ -50,11 +50,11 @@ class Vggt(nn.Module):
         pose = self.camera_head(levels[-1])[-1]
         flat = [tokens.flatten(0, 1) for tokens in levels]
         logits = self._dense(self.depth_head, flat, (height, width), frames_at_once)
-        depth, confidence = (x.unflatten(0, (b, s)) for x in depth_of(logits))
+        depth, confidence = (x.reshape(b, s, *x.shape[1:]) for x in depth_of(logits))
         if self.point_head is None:
             return Prediction(pose, depth, confidence, None, None)
         logits = self._dense(self.point_head, flat, (height, width), frames_at_once)
-        points, points_confidence = (x.unflatten(0, (b, s)) for x in points_of(logits))
+        points, points_confidence = (x.reshape(b, s, *x.shape[1:]) for x in points_of(logits))
         return Prediction(pose, depth, confidence, points, points_confidence)
 
     def _dense(self, head: DenseHead, levels: list[Tensor], size: tuple[int, int], at_once: int | None) -> Tensor:

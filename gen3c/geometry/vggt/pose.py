@@ -1,5 +1,6 @@
-"""A camera as nine numbers, VGGT's `absT_quaR_FoV`: translation 3, quaternion 4 (x,y,z,w), vertical and horizontal field
-of view in radians.
+"""A camera as nine numbers, VGGT's `absT_quaR_FoV`.
+
+Translation 3, quaternion 4 (x,y,z,w), vertical and horizontal field of view in radians.
 
 The translation and rotation are OpenCV's camera-from-world. The principal point is the middle of the picture that the
 network saw, (width/2, height/2), in a raster whose pixel centres are integers: that is how the network was trained.

@@ -1,7 +1,7 @@
 """Pictures on the network's raster.
 
-`on_canvas` is ours: pictures of any sizes keep their aspect and are padded. `released` and `released_square` are the two
-loaders of the released code, which resize by up to half a patch unevenly; parity is judged with them.
+`on_canvas` is ours: pictures of any sizes keep their aspect and are padded. `released` and `released_square` are the
+two loaders of the released code, which resize by up to half a patch unevenly; parity is judged with them.
 
 All resize by Pillow's antialiased cubic filter on bytes, as the network was trained.
 """
@@ -83,8 +83,8 @@ def released_size(width: int, height: int, mode: Literal["crop", "pad"], side: i
 def released_square(pictures: Sequence[Image.Image], side: int) -> tuple[Tensor, Tensor]:
     """The other released loader: pictures centred on black squares, resized.
 
-    Returns [n,3,side,side] uint8, and for each picture where its left, top, right and bottom edges lie in the result and
-    its own width and height, [n,6] float32.
+    Returns [n,3,side,side] uint8, and for each picture where its left, top, right and bottom edges lie in the result
+    and its own width and height, [n,6] float32.
     """
     squares, places = [], []
     for picture in pictures:

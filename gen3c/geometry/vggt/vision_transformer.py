@@ -29,7 +29,15 @@ class VisionTransformer(nn.Module):
     """DINOv2 at any size that is a multiple of the patch."""
 
     def __init__(
-        self, width: int, depth: int, heads: int, *, image_side: int, patch: int = 14, registers: int = 4, ratio: int = 4
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        *,
+        image_side: int,
+        patch: int = 14,
+        registers: int = 4,
+        ratio: int = 4,
     ) -> None:
         super().__init__()
         self.patch = patch

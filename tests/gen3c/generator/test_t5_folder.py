@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
 from gen3c.errors import InvalidInputError
-from gen3c.generator.checkpoint import sha256_of
 from gen3c.generator.t5_folder import ADAPTER, CONFIG, INDEX, PICKLED, WEIGHTS, open_folder
+from gen3c.weight_files import sha256_of
 from tests.tiny_t5 import WIDTH, shard_encoder, write_encoder
 
 KEY = "encoder.block.0.layer.0.SelfAttention.q.weight"
