@@ -89,7 +89,7 @@ def in_process(preset: Preset, device: torch.device, views: int, steps: int) -> 
         device=device,
     )
 
-    def geometry(frames: Frames, provider: str, file: bytes | None, watch: Watch) -> Geometry:  # noqa: ARG001
+    def geometry(frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch) -> Geometry:  # noqa: ARG001
         return read_geometry(file or b"", frames)
 
     source = full_size.source_views(views, preset)

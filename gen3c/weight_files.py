@@ -5,6 +5,7 @@ time, so that neither step holds more than the network and one tensor.
 """
 
 import hashlib
+import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,6 +115,15 @@ def place(paths: Sequence[Path], types: Mapping[str, torch.dtype], device: torch
                 if name in types:
                     tensors[name] = file.read(name).to(device, types[name], copy=True)
     return tensors
+
+
+def random_weight(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Untrained: what keeps activations near unit variance, the same for a seed on every machine."""
+    if name.endswith(".bias"):
+        return torch.zeros(shape)
+    if len(shape) == 1:  # norms and gains
+        return torch.ones(shape)
+    return torch.randn(shape, generator=generator) * (1 / math.sqrt(math.prod(shape[1:])))
 
 
 def value_problem(tensor: Tensor, dtype: torch.dtype | None = None) -> str | None:

@@ -41,6 +41,15 @@ def serve(
             file_okay=False, exists=True, envvar="GEN3C_CHECKPOINTS", help="Folder of the preset's checkpoints."
         ),
     ] = None,
+    vggt: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            exists=True,
+            envvar="GEN3C_VGGT",
+            help="VGGT's weights, model.pt or model.safetensors as published; default: in vggt/ of --checkpoints.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, envvar="GEN3C_THREADS", help="CPU threads of a model; default: every core."),
@@ -80,7 +89,7 @@ def serve(
     Exit codes: 0 stopped as asked; 1 the server failed or died; 2 this machine or these options cannot run it.
     """
     try:
-        _check(preset, deployment, checkpoints, device)
+        _check(preset, deployment, checkpoints, vggt, device)
     except ValueError as error:
         to_stderr(str(error))
         raise typer.Exit(PREFLIGHT) from None
@@ -89,6 +98,8 @@ def serve(
         environment["GEN3C_DEPLOYMENT"] = str(deployment.resolve())
     if checkpoints is not None:
         environment["GEN3C_CHECKPOINTS"] = str(checkpoints.resolve())
+    if vggt is not None:
+        environment["GEN3C_VGGT"] = str(vggt.resolve())
     if threads is not None:
         environment["GEN3C_THREADS"] = str(threads)
     try:
@@ -120,7 +131,7 @@ def serve(
     raise typer.Exit(run_server(options, canary, note=f"preset {preset}"))
 
 
-def _check(preset: str, deployment: Path | None, checkpoints: Path | None, device: str) -> None:
+def _check(preset: str, deployment: Path | None, checkpoints: Path | None, vggt: Path | None, device: str) -> None:
     """Refuse here what the models would refuse once Triton has started; raises ValueError with a sentence.
 
     What needs torch, which takes a second to import, is looked at only if it is given.
@@ -141,3 +152,7 @@ def _check(preset: str, deployment: Path | None, checkpoints: Path | None, devic
 
         require_component(sizes, "transformer", checkpoints)
         require_component(sizes, "vae", checkpoints)
+    if checkpoints is not None or vggt is not None:
+        from gen3c.geometry.vggt.weights import find_vggt
+
+        find_vggt(vggt, checkpoints)

@@ -5,11 +5,12 @@ import time
 
 import triton_python_backend_utils as pb_utils
 
-from gen3c.errors import InvalidInputError
-from gen3c.geometry import files, sfm
-from gen3c.geometry.types import Frames, Geometry, Watch
-from gen3c_server import geometry_wire
-from gen3c_server.geometry_wire import GeometryOptions, GeometryProgress
+from gen3c.geometry.types import Watch
+from gen3c.geometry.vggt.signature import VGGT
+from gen3c.geometry.vggt.weights import find_vggt
+from gen3c_server import bls, geometry_wire
+from gen3c_server.geometry_providers import GeometryProviders, VggtModel
+from gen3c_server.geometry_wire import GeometryProgress
 from gen3c_server.probe import PROBE_PROVIDER
 from gen3c_server.settings import Settings
 from gen3c_server.tensors import from_value, request_values
@@ -25,6 +26,10 @@ class GeometryModel:
         logging.basicConfig(format="geometry %(levelname)s %(message)s")
         self._settings = Settings.from_environment()
         self._settings.apply_threads()
+        source = find_vggt(self._settings.vggt, self._settings.checkpoints)
+        preset = self._settings.preset
+        vggt = VggtModel(bls.LeafProgram(VGGT), source, str(source.provenance()), preset.may_be_untrained)
+        self._providers = GeometryProviders(vggt, self._settings.limits.pixels)
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
         return [self._answer(request) for request in requests]
@@ -34,8 +39,8 @@ class GeometryModel:
             frames, options, file = geometry_wire.unpack_call(request_values(request))
             if options.provider == PROBE_PROVIDER:
                 return _response({"INFO": [b"{}"]})
-            watch, max_pixels = self._watch(options.job), self._settings.limits.pixels
-            return _response(geometry_wire.pack_result(_estimate(frames, options, file, watch, max_pixels)))
+            geometry = self._providers.estimate(frames, options, file, self._watch(options.job))
+            return _response(geometry_wire.pack_result(geometry))
         except Exception as error:
             return error_response(error)
 
@@ -53,17 +58,6 @@ class GeometryModel:
                 geometry_wire.write_progress(progress, GeometryProgress(part, step, total))
 
         return Watch(cancel.exists, report)
-
-
-def _estimate(frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch, max_pixels: int) -> Geometry:
-    match options.provider:
-        case "sfm":
-            return sfm.estimate(frames, watch, seed=options.seed)
-        case "file" if file is not None:
-            return files.read_geometry(file, frames, max_pixels=max_pixels)
-        case _:
-            legal = "'sfm', or 'file' with GEOMETRY"
-            raise InvalidInputError(f"provider is {options.provider!r}; legal: {legal}.", "spec.geometry.provider")
 
 
 def _response(wire: geometry_wire.Wire) -> "pb_utils.InferenceResponse":

@@ -26,6 +26,8 @@ class GeometryOptions:
     provider: str
     seed: int = 0
     job: str = ""  # name of the job's files: in the cancel directory, to stop; in the progress directory, to report to
+    vggt_confidence: float = 1.5
+    vggt_drop_lowest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def read_progress(path: Path) -> GeometryProgress | None:
 
 def pack_result(geometry: Geometry) -> Wire:
     """The outputs of one call."""
-    info = {"info": geometry.info, "warnings": list(geometry.warnings)}
+    info = {"info": geometry.info, "warnings": list(geometry.warnings), "notes": list(geometry.notes)}
     return {
         "INFO": [json.dumps(info).encode()],
         "DEPTH": geometry.depth,
@@ -90,4 +92,5 @@ def unpack_result(wire: Mapping[str, Tensor | list[bytes]]) -> Geometry:
     """What one call gave."""
     info = json.loads(bytes(wire["INFO"][0]))
     depth, confidence, w2c, K = (wire[name] for name in OUTPUTS[1:])
-    return Geometry(depth, confidence, w2c, K, info["info"], tuple(info["warnings"]))  # type: ignore[arg-type]
+    told = (info["info"], tuple(info["warnings"]), tuple(info["notes"]))
+    return Geometry(depth, confidence, w2c, K, *told)  # type: ignore[arg-type]

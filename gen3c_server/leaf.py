@@ -15,6 +15,7 @@ class LeafModel:
 
     signature: Signature
     keeps_memory = False  # of the GPU, between calls: only where the next one follows at once
+    answers_on_cpu = False  # where the caller has no business on a GPU, and its answers are small
 
     def build(self, settings: Settings) -> nn.Module:
         """The module to serve, with its weights."""
@@ -33,6 +34,8 @@ class LeafModel:
         try:
             inputs = {k: v for k, v in request_values(request).items() if isinstance(v, Tensor)}
             outputs = self._program(inputs)
+            if self.answers_on_cpu:
+                outputs = {name: tensor.cpu() for name, tensor in outputs.items()}
             return pb_utils.InferenceResponse([from_value(name, tensor) for name, tensor in outputs.items()])
         except Exception as error:
             return error_response(error)

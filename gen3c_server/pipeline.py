@@ -7,7 +7,18 @@ from importlib import metadata
 from typing import Protocol, cast
 
 import torch
-from gen3c_client.contract import ArtifactName, Done, Event, JobSpec, Limits, Notice, Progress, Stage
+from gen3c_client.contract import (
+    ArtifactName,
+    Done,
+    Event,
+    GeometryOptions,
+    Info,
+    JobSpec,
+    Limits,
+    Notice,
+    Progress,
+    Stage,
+)
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -29,7 +40,7 @@ POOR_COVERAGE = 0.3  # below this mean share of covered pixels the user is told
 class GeometryService(Protocol):
     """Depth and cameras of frames, by the provider that the job asks for."""
 
-    def __call__(self, frames: Frames, provider: str, file: bytes | None, watch: Watch) -> Geometry: ...
+    def __call__(self, frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch) -> Geometry: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,9 @@ def run_job(inputs: JobInputs, services: Services, emit: Emit, is_cancelled: Cal
     text, negative_text = _encode_prompts(spec, preset, services.text, emit)
 
     frames = _load_media(inputs, services, emit, watch)
-    geometry = services.geometry(frames, spec.geometry.provider, inputs.geometry, watch)
+    geometry = services.geometry(frames, spec.geometry, inputs.geometry, watch)
+    for note in geometry.notes:
+        emit(Info(message=note), None)
     for warning in geometry.warnings:
         emit(Notice(message=warning), None)
     scene = build_scene(frames, geometry, (preset.height, preset.width), spec.fit, spec.geometry.scale)

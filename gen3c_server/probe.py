@@ -7,7 +7,8 @@ from gen3c.fusion import Pool
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbols
 from gen3c.geometry.types import Frames
-from gen3c.presets import Preset
+from gen3c.geometry.vggt.signature import VGGT
+from gen3c.presets import VGGT_1B, Preset
 from gen3c.scene import SourceView
 from gen3c_server import bls, geometry_wire
 
@@ -27,6 +28,7 @@ def probe_graph(preset: Preset, programs: Programs, *, with_geometry: bool) -> N
     latent = programs.dit({spec.name: torch.ones(spec.sizes(sizes)) for spec in DIT.inputs})["OUT"]
     bls.LeafProgram(VIDEO_DECODER)({"LATENT": latent})
     bls.LeafProgram(VIDEO_ENCODER)({"VIDEO": torch.zeros(1, 3, 1, height, width)})
+    bls.LeafProgram(VGGT)({"IMAGES": torch.zeros(1, 2 * VGGT_1B.patch, 2 * VGGT_1B.patch, 3, dtype=torch.uint8)})
     if not with_geometry:
         return
     frames = Frames(

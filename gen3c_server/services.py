@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gen3c_client.contract import GeometryOptions
 from torch import Tensor
 
 from gen3c.conditioning import Cameras, ConditionOptions, Contribution
@@ -38,10 +39,15 @@ class GeometryModel:
         self._job_id = job_id
         self._progress = progress_dir / job_id
 
-    def __call__(self, frames: Frames, provider: str, file: bytes | None, watch: Watch) -> Geometry:
+    def __call__(self, frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch) -> Geometry:
         # Its seed is fixed: the scene does not depend on the noise that the job asks for.
-        options = geometry_wire.GeometryOptions(provider, job=self._job_id)
-        inputs = geometry_wire.pack_call(frames, options, file)
+        call = geometry_wire.GeometryOptions(
+            options.provider,
+            job=self._job_id,
+            vggt_confidence=options.vggt_confidence,
+            vggt_drop_lowest=options.vggt_drop_lowest,
+        )
+        inputs = geometry_wire.pack_call(frames, call, file)
         with self._reported(watch):
             wire = bls.call("geometry", inputs, geometry_wire.OUTPUTS)
         watch.step("geometry", 1, 1)

@@ -50,6 +50,7 @@ class Settings:
     deployment: Deployment
     run_dir: Path  # tokens and job files; shared by all models of a server
     checkpoints: Path | None
+    vggt: Path | None  # file of VGGT's weights; None: that of the checkpoints, if they have one
     threads: int
     device: torch.device
 
@@ -59,15 +60,17 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _THREADS, _DEVICE; all optional."""
+        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _VGGT, _THREADS, _DEVICE; all optional."""
         deployment = os.environ.get("GEN3C_DEPLOYMENT")
         checkpoints = os.environ.get("GEN3C_CHECKPOINTS")
+        vggt = os.environ.get("GEN3C_VGGT")
         default_run_dir = str(Path(tempfile.gettempdir()) / f"gen3c-{os.getuid()}")
         settings = cls(
             preset=get_preset(os.environ.get("GEN3C_PRESET", "tiny")),
             deployment=Deployment.load(Path(deployment)) if deployment else Deployment(),
             run_dir=Path(os.environ.get("GEN3C_RUN_DIR", default_run_dir)),
             checkpoints=Path(checkpoints) if checkpoints else None,
+            vggt=Path(vggt) if vggt else None,
             threads=_threads(os.environ.get("GEN3C_THREADS", "")),
             device=find_device(os.environ.get("GEN3C_DEVICE", "cpu")),
         )

@@ -24,7 +24,7 @@ PathKind = Literal["left", "right", "up", "down", "zoom_in", "zoom_out", "clockw
 RotationMode = Literal["center_facing", "no_rotation", "trajectory_aligned"]
 FusionMode = Literal["vector_max", "coverage_max", "topk_concat", "ranked_concat"]
 FitMode = Literal["crop", "pad", "stretch"]
-GeometryProvider = Literal["sfm", "file"]
+GeometryProvider = Literal["auto", "vggt", "sfm", "file"]
 ScaleMode = Literal["center_depth", "reference"]
 SelectMethod = Literal["first", "middle", "last", "all", "interval", "first-max"]
 ArtifactName = Literal["video", "warps", "points", "cameras", "geometry"]
@@ -112,13 +112,22 @@ class CameraFile(_Strict):
 class GeometryOptions(_Strict):
     """Where depth and cameras of the views come from, and what the unit of lengths is.
 
-    `scale` is `center_depth`, the median of view 0's confident depth, or `reference`: the geometry's own unit as it
-    comes, as in GEN3C.
+    `auto` is `vggt` where the server has its released weights, else `sfm`, and where that fails a trained `vggt` of
+    another size if the server has one; an `info` event says which and why. `scale` is `center_depth`, the median of
+    view 0's confident depth, or `reference`: the geometry's own unit as it comes, as in GEN3C.
     """
 
-    provider: GeometryProvider = "sfm"
+    provider: GeometryProvider = "auto"
     min_confidence: float = Field(0.1, ge=0, le=1, description="points below this confidence stay out of the cache")
     scale: ScaleMode = Field("center_depth", description="what a length of 1 is")
+    vggt_confidence: float = Field(
+        1.5,
+        ge=1,
+        description="by vggt: least confidence of a pixel that is used, on the network's scale; 1 = none",
+    )
+    vggt_drop_lowest: float = Field(
+        0.0, ge=0, lt=1, description="by vggt: share of all pixels, the least confident, that is not used either"
+    )
 
 
 class JobSpec(_Strict):
@@ -171,6 +180,13 @@ class Notice(_Strict):
     message: str
 
 
+class Info(_Strict):
+    """How the server does the job, where it had a choice; nothing to worry about."""
+
+    event: Literal["info"] = "info"
+    message: str
+
+
 class Artifact(_Strict):
     """A result file, or part `part` of `parts` of it; `sha256` and `size` are of the whole file."""
 
@@ -201,7 +217,7 @@ class Error(_Strict):
     field: str | None = None
 
 
-Event = Annotated[Progress | Notice | Artifact | Done | Error, Field(discriminator="event")]
+Event = Annotated[Progress | Notice | Info | Artifact | Done | Error, Field(discriminator="event")]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
@@ -214,7 +230,7 @@ class Limits(_Strict):
     """What a deployment accepts; an input over a limit is answered with the figure."""
 
     upload_bytes: int = Field(512 * 2**20, ge=1, description="of all MEDIA elements and GEOMETRY together")
-    views: int = Field(64, ge=1)
+    views: int = Field(200, ge=1, description="pictures and selected frames of a job")
     pixels: int = Field(100_000_000, ge=1, description="of one picture or video frame, decoded")
     frames: int = Field(1211, ge=1, description="output frames of a job")
     queued_jobs: int = Field(8, ge=0, description="waiting behind the running ones")

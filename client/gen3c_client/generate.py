@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gen3c_client import options as o
-from gen3c_client.contract import Done, JobSpec, Notice, Progress
+from gen3c_client.contract import Done, Info, JobSpec, Notice, Progress
 from gen3c_client.errors import ClientError, InputError
 from gen3c_client.interrupt import interruptible
 from gen3c_client.job import build_spec, parse_save
@@ -47,6 +47,8 @@ def generate(
     geometry: o.Geometry = None,
     geometry_file: o.GeometryFile = None,
     min_confidence: o.MinConfidence = None,
+    vggt_confidence: o.VggtConfidence = None,
+    vggt_drop_lowest: o.VggtDropLowest = None,
     scale: o.Scale = None,
     num_frames: o.NumFrames = None,
     fps: o.Fps = None,
@@ -96,6 +98,8 @@ def generate(
         "fit": fit,
         "geometry.provider": _provider(geometry, geometry_file),
         "geometry.min_confidence": min_confidence,
+        "geometry.vggt_confidence": vggt_confidence,
+        "geometry.vggt_drop_lowest": vggt_drop_lowest,
         "geometry.scale": scale,
         "path.kind": path,
         "path.rotation": rotation,
@@ -197,6 +201,8 @@ def _execute(job: _Job, errors: Console, *, as_json: bool, quiet: bool) -> None:
                     case Notice():
                         reporter.notice(event)
                         notices.append(event)
+                    case Info():
+                        reporter.notice(event)
                     case ArtifactData():
                         path = writer.add(event)
                         if as_json and path is not None:

@@ -21,6 +21,8 @@ _FLAG_OF_FIELD = {
     "geometry.provider": "--geometry",
     "geometry.min_confidence": "--min-confidence",
     "geometry.scale": "--scale",
+    "geometry.vggt_confidence": "--vggt-confidence",
+    "geometry.vggt_drop_lowest": "--vggt-drop-lowest",
     "path.kind": "--path",
     "path.rotation": "--rotation",
     "path.distance": "--distance",
@@ -55,6 +57,7 @@ def build_spec(flags: Mapping[str, Any], cameras: CameraFile | None, names: Sequ
     """
     given = {field: value for field, value in flags.items() if value is not None}
     _refuse_idle_selection(given)
+    _refuse_idle_vggt(given)
     if "negative_prompt" in given and given.get("guidance") == 0:
         raise InputError(
             "--negative-prompt has no effect with --guidance 0, which skips the pass that reads it.",
@@ -109,6 +112,13 @@ def _refuse_idle_selection(given: Mapping[str, Any]) -> None:
             flag = _FLAG_OF_FIELD[f"select.{field}"]
             where = " or ".join(f"--select {name}" for name in methods)
             raise InputError(f"{flag} has no effect with --select {method}; it applies to {where}.{hint}", flag)
+
+
+def _refuse_idle_vggt(given: Mapping[str, Any]) -> None:
+    provider = given.get("geometry.provider", JobSpec().geometry.provider)
+    idle = [_FLAG_OF_FIELD[field] for field in given if field.startswith("geometry.vggt_")]
+    if idle and provider not in ("vggt", "auto"):
+        raise InputError(f"{idle[0]} has no effect with --geometry {provider}; it applies to vggt and auto.", idle[0])
 
 
 def _check_frame_count(cameras: CameraFile, given: Mapping[str, Any]) -> None:

@@ -84,7 +84,8 @@ Geometry = Annotated[
     _option(
         "--geometry",
         _GEOMETRY,
-        "Where depth and cameras come from: estimated (sfm), or --geometry-file.",
+        "Where depth and cameras come from: a network (vggt), structure from motion (sfm), what the server has (auto), "
+        "or --geometry-file.",
         _GEO.provider,
         GeometryProvider,
     ),
@@ -98,6 +99,24 @@ GeometryFile = Annotated[
 MinConfidence = Annotated[
     float | None,
     _option("--min-confidence", _GEOMETRY, "Points below this confidence (0..1) are left out.", _GEO.min_confidence),
+]
+VggtConfidence = Annotated[
+    float | None,
+    _option(
+        "--vggt-confidence",
+        _GEOMETRY,
+        "Depth by vggt below this confidence (1 = none, tens = much) is left out.",
+        _GEO.vggt_confidence,
+    ),
+]
+VggtDropLowest = Annotated[
+    float | None,
+    _option(
+        "--vggt-drop-lowest",
+        _GEOMETRY,
+        "Share of the least confident depth by vggt that is left out, too (0..1).",
+        _GEO.vggt_drop_lowest,
+    ),
 ]
 Scale = Annotated[
     ScaleMode | None,

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from gen3c_client.contract import Notice, Progress, Stage
+from gen3c_client.contract import Info, Notice, Progress, Stage
 
 _LINE_SECONDS = 10.0  # between two lines of one stage in a log
 _STAGE_TEXT: dict[Stage, str] = {
@@ -34,7 +34,7 @@ class Reporter(Protocol):
     def progress(self, event: Progress) -> None:
         """A stage moved on."""
 
-    def notice(self, event: Notice) -> None:
+    def notice(self, event: Notice | Info) -> None:
         """The server has something to say."""
 
     def close(self) -> None:
@@ -81,8 +81,10 @@ class BarReporter:
             ends_at=None if event.eta_s is None else self._clock() + event.eta_s,
         )
 
-    def notice(self, event: Notice) -> None:
-        self._bars.console.print(f"[yellow]Note:[/] {_escape(event.message)}", highlight=False)
+    def notice(self, event: Notice | Info) -> None:
+        text = _escape(event.message)
+        shown = f"[yellow]Note:[/] {text}" if isinstance(event, Notice) else f"[dim]{text}[/]"
+        self._bars.console.print(shown, highlight=False)
 
     def close(self) -> None:
         self._bars.stop()
@@ -117,8 +119,8 @@ class LineReporter:
         message = f" ({event.message})" if event.message else ""
         self._print(f"{_STAGE_TEXT[event.stage]}{count}{left}{message}")
 
-    def notice(self, event: Notice) -> None:
-        self._print(f"note: {event.message}")
+    def notice(self, event: Notice | Info) -> None:
+        self._print(f"note: {event.message}" if isinstance(event, Notice) else event.message)
 
     def close(self) -> None:
         pass
@@ -136,7 +138,7 @@ class JsonReporter:
     def progress(self, event: Progress) -> None:
         print_json(event.model_dump())
 
-    def notice(self, event: Notice) -> None:
+    def notice(self, event: Notice | Info) -> None:
         print_json(event.model_dump())
 
     def close(self) -> None:
@@ -152,7 +154,7 @@ class QuietReporter:
     def progress(self, event: Progress) -> None:
         pass
 
-    def notice(self, event: Notice) -> None:
+    def notice(self, event: Notice | Info) -> None:
         pass
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from gen3c_client.contract import Artifact, Done, Error, JobSpec, Notice, Progress, parse_event
+from gen3c_client.contract import Artifact, Done, Error, Info, JobSpec, Notice, Progress, parse_event
 from gen3c_client.errors import InputError, JobError, describe
 from gen3c_client.status import error_of_message, error_of_rpc
 
@@ -52,7 +52,7 @@ class ArtifactData:
     data: bytes
 
 
-JobEvent = Progress | Notice | ArtifactData | Done
+JobEvent = Progress | Notice | Info | ArtifactData | Done
 
 
 class Client:
@@ -162,7 +162,7 @@ class Client:
             raise JobError(f"The server at {self.url} ended the job without a result and without an error.")
         yield done
 
-    def _events(self, call: Iterator[Any]) -> Iterator[Progress | Notice | ArtifactData | Done | Error]:
+    def _events(self, call: Iterator[Any]) -> Iterator[JobEvent | Error]:
         """The events in a stream of Triton responses. Raises JobError at its end, if one of them is an error.
 
         Not before: a stream that is cancelled with the rest of it on its way may keep Triton from stopping.
@@ -208,7 +208,7 @@ def check_upload(size: int) -> None:
         )
 
 
-def _parse(event_tensor: bytes, blob_tensor: bytes | None) -> Progress | Notice | ArtifactData | Done | Error:
+def _parse(event_tensor: bytes, blob_tensor: bytes | None) -> JobEvent | Error:
     try:
         event = parse_event(_first_element(event_tensor))
     except ValidationError as e:

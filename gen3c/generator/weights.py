@@ -4,7 +4,6 @@ A checkpoint is checked whole before anything is placed on a device (gen3c/weigh
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,16 @@ from gen3c.generator.dit import Dit
 from gen3c.generator.signatures import LATENT_CHANNELS
 from gen3c.generator.vae import Vae
 from gen3c.presets import Preset
-from gen3c.weight_files import PACKAGED, Provenance, listing, place, problems_of, sha256_of, value_problem
+from gen3c.weight_files import (
+    PACKAGED,
+    Provenance,
+    listing,
+    place,
+    problems_of,
+    random_weight,
+    sha256_of,
+    value_problem,
+)
 
 _WAVELET_GAIN = 1 / 8  # undoes the factor of the inverse wavelets that follow the decoder's last convolution
 
@@ -197,9 +205,7 @@ def _untrained(module: nn.Module, seed: int, device: torch.device | str, dtype: 
 
 
 def _draw(key: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    if key == "latents_mean" or key.endswith(".bias"):
-        return torch.zeros(shape)
-    if key == "latents_std" or len(shape) == 1:  # the weights of norms
-        return torch.ones(shape)
-    gain = _WAVELET_GAIN if key.startswith("decoder.conv_out.conv_t") else 1.0
-    return torch.randn(shape, generator=generator) * (gain / math.sqrt(math.prod(shape[1:])))
+    if key in STATISTICS:
+        return torch.zeros(shape) if key == "latents_mean" else torch.ones(shape)
+    weight = random_weight(key, shape, generator)
+    return weight * _WAVELET_GAIN if key.startswith("decoder.conv_out.conv_t.weight") else weight

@@ -22,6 +22,7 @@ class Geometry:
     K: Tensor  # [n,3,3] float32, pixels of the [h,w] raster
     info: dict[str, object] = field(default_factory=dict)  # provider, quality figures, for the user (JSON types)
     warnings: tuple[str, ...] = ()  # sentences for the user
+    notes: tuple[str, ...] = ()  # sentences that are no warnings, such as which provider was taken
 
     def __len__(self) -> int:
         return self.depth.shape[0]

@@ -83,7 +83,7 @@ STRETCHED[5, :3, :3] *= 1.1
         ({"num_frames": 1300}, {}, "spec.num_frames", "so 1201 with tiny"),  # not 1297 or 1321, nearer but too many
         ({"names": ["a", "b"]}, {}, "spec.names", "2 names for 1"),
         ({"geometry": {"provider": "file"}}, {}, "GEOMETRY", "not given"),
-        ({}, {"GEOMETRY": [b"npz"]}, "GEOMETRY", "'sfm'"),
+        ({}, {"GEOMETRY": [b"npz"]}, "GEOMETRY", "'auto'"),
         ({}, {"CAMERAS_W2C": torch.zeros(25, 3, 4)}, "CAMERAS_W2C", "[25, 3, 4]"),
         ({}, {"CAMERAS_W2C": poses(25), "CAMERAS_K": torch.zeros(3, 3, 3)}, "CAMERAS_K", "[25,3,3]"),
         ({}, {"CAMERAS_K": torch.zeros(25, 3, 3)}, "CAMERAS_W2C", "None"),

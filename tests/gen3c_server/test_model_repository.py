@@ -18,6 +18,7 @@ from gen3c.conditioning import ConditionOptions, Contribution
 from gen3c.fusion import Pool
 from gen3c.generator.signatures import SIGNATURES
 from gen3c.geometry.types import Frames, Geometry
+from gen3c.geometry.vggt.signature import VGGT
 from gen3c.program import TensorSpec
 from gen3c_server import conditioner_wire, geometry_wire
 from gen3c_server.repository import default_model_repository
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 REPOSITORY = default_model_repository()
 MODELS = sorted(path.name for path in REPOSITORY.iterdir())
 SERVICES = {MODEL_NAME, "conditioner", "geometry"}
+PROGRAMS = {**SIGNATURES, VGGT.name: VGGT}
 
 
 def config(model: str) -> Any:
@@ -66,7 +68,7 @@ def test_a_config_is_one_of_triton(model: str) -> None:
 
 
 def test_there_is_a_model_for_every_service_and_program() -> None:
-    assert set(MODELS) == SERVICES | set(SIGNATURES)
+    assert set(MODELS) == SERVICES | set(PROGRAMS)
 
 
 def test_the_models_that_the_server_calls_exist() -> None:
@@ -88,9 +90,9 @@ def legal(spec: TensorSpec) -> list[int]:
     return [size if isinstance(size, int) else -1 for size in spec.shape]
 
 
-@pytest.mark.parametrize("program", SIGNATURES)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_leaves_have_the_signatures_of_their_programs(program: str) -> None:
-    parsed, signature = config(program), SIGNATURES[program]
+    parsed, signature = config(program), PROGRAMS[program]
     types = {torch.float32: "TYPE_FP32", torch.uint8: "TYPE_UINT8"}
     for declared, specs in ((parsed.input, signature.inputs), (parsed.output, signature.outputs)):
         assert [

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gen3c_client.contract import Artifact, CameraFile, Done, Event, Limits, Notice, Progress
+from gen3c_client.contract import Artifact, CameraFile, Done, Event, GeometryOptions, Limits, Notice, Progress
 from PIL import Image
 
 from gen3c.conditioning import Cameras, ViewConditioner
@@ -53,8 +53,8 @@ def programs() -> Programs:
     return Programs(LocalProgram(dit, DIT), encoder, decoder, ViewConditioner(encoder))
 
 
-def geometry_of_file(frames: Frames, provider: str, file: bytes | None, watch: Watch) -> Geometry:
-    assert provider == "file"
+def geometry_of_file(frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch) -> Geometry:
+    assert options.provider == "file"
     watch.step("geometry", 0, 1)
     result = replace(read_geometry(file or b"", frames), warnings=("the wall is flat.",))
     watch.step("geometry", 1, 1)

@@ -130,7 +130,7 @@ def test_the_server_computes_what_the_library_does(client: Client) -> None:
     services = Services(
         preset=TINY,
         limits=Limits(),
-        geometry=lambda frames, provider, file, watch: read_geometry(file or b"", frames),
+        geometry=lambda frames, options, file, watch: read_geometry(file or b"", frames),
         programs=Programs(
             LocalProgram(dit, DIT), encoder, LocalProgram(VideoDecoder(vae), VIDEO_DECODER), ViewConditioner(encoder)
         ),

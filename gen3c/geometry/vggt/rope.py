@@ -34,6 +34,7 @@ def rope_tables(positions: Tensor, head_dim: int, base: float) -> Tables:
 def rotate(x: Tensor, tables: Tables) -> Tensor:
     """Queries or keys [...,n,d], turned; float32 out."""
     cos, sin = tables
-    half = x.float().unflatten(-1, (2, 2, -1))  # row or column, first or second of a pair, frequency
+    # Row or column, first or second of a pair, frequency.
+    half = x.float().reshape(*x.shape[:-1], 2, 2, x.shape[-1] // 4)
     a, b = half.unbind(-2)
     return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-2).flatten(-3)

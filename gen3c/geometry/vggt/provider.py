@@ -1,0 +1,160 @@
+"""VGGT as a source of geometry: frames of any sizes in, depth and cameras at those sizes out.
+
+Points come from depth and camera, which the authors found more accurate than the network's own point head.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gen3c.errors import InvalidInputError
+from gen3c.fit import Fit
+from gen3c.geometry.agreement import Agreement, agreement
+from gen3c.geometry.types import Frames, Geometry, Watch, empty_like_frames
+from gen3c.geometry.vggt.pose import decode_pose
+from gen3c.geometry.vggt.preprocess import on_canvas
+from gen3c.presets import VggtConfig
+from gen3c.program import Program
+
+MOST_FRAMES = 200  # attention over all frames grows with their square; the authors' own table ends here
+LEAST_FOV, MOST_FOV = math.radians(2), math.radians(170)  # of a camera that a pinhole can stand for
+LOW_AGREEMENT = 0.6  # see docs/architecture.md
+LITTLE_TRUSTED = 0.1  # share of a frame's pixels below which the user is told
+
+
+@dataclass(frozen=True)
+class VggtOptions:
+    """Which pixels are trusted, on the network's own scale of confidence: 1 is none, tens and hundreds are common."""
+
+    # The authors advise 1.5 to 3. The lower end, since a pixel left out is a hole to be painted, and the cache looks at
+    # each surface once more (gen3c.cache3d.reliable_mask).
+    min_confidence: float = 1.5
+    # The authors' other advice is 0.2. None, since a good scene would lose as many pixels as a bad one.
+    drop_lowest: float = 0.0  # share, over all frames
+
+
+def estimate(
+    frames: Frames,
+    program: Program,
+    config: VggtConfig,
+    watch: Watch | None = None,
+    options: VggtOptions | None = None,
+) -> Geometry:
+    """Cameras and dense depth of every frame, in the frame of frame 0's camera and the network's unit.
+
+    Args:
+        frames: 1 to MOST_FRAMES pictures of a static scene.
+        program: `vggt` (gen3c.geometry.vggt.signature). It runs in one piece: `watch` is polled before and after.
+        config: of the network behind `program`.
+        watch: progress, and whether to stop.
+        options: which pixels are trusted.
+
+    Raises:
+        InvalidInputError: too many frames, or a frame that the network finds no camera for (named).
+        CancelledError: `watch` said so.
+    """
+    watch, options = watch or Watch(), options or VggtOptions()
+    if not 1 <= len(frames) <= MOST_FRAMES:
+        raise InvalidInputError(f"VGGT takes 1 to {MOST_FRAMES} frames at once; got {len(frames)}.", "MEDIA")
+    watch.step("vggt.network", 0, 2)
+    canvas, fits = on_canvas(frames, config.image_side, config.patch)
+    outputs = program({"IMAGES": canvas})
+    watch.step("vggt.network", 1, 2)
+    pose, depth, raw_confidence = (outputs[name].float().cpu() for name in ("POSE", "DEPTH", "CONFIDENCE"))
+    size = (canvas.shape[1], canvas.shape[2])
+    _check_cameras(frames, pose)
+    w2c, K = decode_pose(pose.double(), size)
+    w2c = w2c @ torch.linalg.inv(w2c[:1])
+
+    depth = torch.where(depth.isfinite(), depth, 0.0)
+    shown = _shown(fits, size)
+    confidence = _trusted(raw_confidence, shown & (depth > 0), options)
+    agreed = agreement(torch.where(confidence > 0, depth, 0.0), w2c.float(), K.float())
+    out_depth, out_confidence = empty_like_frames(frames)
+    out_K = torch.empty(len(frames), 3, 3)
+    for i, fit in enumerate(fits):
+        back = fit.inverse()
+        h, w = back.target
+        out_depth[i, :h, :w], out_confidence[i, :h, :w] = back.depth(depth[i], confidence[i])
+        out_K[i] = back.intrinsics(K[i]).float()
+    watch.step("vggt.network", 2, 2)
+
+    trusted = (confidence > 0).flatten(1).sum(1) / shown.flatten(1).sum(1)  # [n]
+    info: dict[str, object] = {
+        "provider": "vggt",
+        "network": config.name,
+        "network_size": list(size),
+        "confident_fraction": round(float(trusted.mean()), 4),
+        "median_confidence": round(float(raw_confidence[shown].median()), 3),
+        "min_confidence": options.min_confidence,
+        "drop_lowest": options.drop_lowest,
+        "agreement": None if agreed is None else round(agreed.share, 4),
+        "depth_difference": None if agreed is None else round(agreed.difference, 4),
+        "focal_lengths": sorted({round(float(focal), 2) for focal in out_K[:, 0, 0]}),
+    }
+    warnings = _warnings(frames, trusted, agreed)
+    return Geometry(out_depth, out_confidence, w2c.float(), out_K, info, warnings)
+
+
+def _shown(fits: list[Fit], size: tuple[int, int]) -> Tensor:
+    """Where the canvas shows a frame and no padding, [n,H,W] bool."""
+    shown = torch.zeros(len(fits), *size, dtype=torch.bool)
+    for i, fit in enumerate(fits):
+        left, top, right, bottom = fit.tile
+        shown[i, top:bottom, left:right] = True
+    return shown
+
+
+def _trusted(raw: Tensor, usable: Tensor, options: VggtOptions) -> Tensor:
+    """Confidence [n,H,W] in [0,1) from the network's [n,H,W] in [1,inf); 0 where not usable or not trusted.
+
+    The network's is the inverse of an expected error, so 1 - 1/c is what that error leaves.
+    """
+    raw = torch.nan_to_num(raw, nan=1.0, posinf=torch.finfo(raw.dtype).max)
+    kept = usable & (raw >= options.min_confidence)
+    if options.drop_lowest > 0 and usable.any():
+        values = raw[usable]
+        lowest = values.kthvalue(max(1, math.ceil(options.drop_lowest * len(values)))).values
+        kept &= raw > lowest
+    return torch.where(kept, 1 - 1 / raw, 0.0)
+
+
+def _check_cameras(frames: Frames, pose: Tensor) -> None:
+    """Raises InvalidInputError if an encoding [n,9] is no camera."""
+    for name, encoding in zip(frames.names, pose, strict=True):
+        fov = [float(v) for v in encoding[7:]]
+        if not encoding.isfinite().all() or float(encoding[3:7].norm()) < 1e-6:
+            raise InvalidInputError(f"VGGT finds no camera for {name}; leave it out, or use geometry 'sfm'.", "MEDIA")
+        if not all(LEAST_FOV <= angle <= MOST_FOV for angle in fov):
+            raise InvalidInputError(
+                f"VGGT finds a field of view of {math.degrees(fov[1]):.3g}x{math.degrees(fov[0]):.3g} degrees for "
+                f"{name}; usable are {math.degrees(LEAST_FOV):.0f} to {math.degrees(MOST_FOV):.0f}. Leave it out, or "
+                f"use geometry 'sfm'.",
+                "MEDIA",
+            )
+
+
+def _warnings(frames: Frames, trusted: Tensor, agreed: Agreement | None) -> tuple[str, ...]:
+    warnings = []
+    if len(frames) == 1:
+        warnings.append(
+            "One frame shows no parallax: its depth and focal length are VGGT's guess. Two or more frames, taken from "
+            "different places, give truer geometry."
+        )
+    poor = [name for name, share in zip(frames.names, trusted, strict=True) if share < LITTLE_TRUSTED]
+    if poor:
+        warnings.append(
+            f"VGGT trusts less than {LITTLE_TRUSTED:.0%} of the depth of {', '.join(poor)}: little texture, little "
+            "overlap with the others, or things that move."
+        )
+    if len(frames) > 1 and agreed is None:
+        warnings.append("No frame sees anything of another, by VGGT's cameras: the views do not make one scene.")
+    if agreed is not None and agreed.share < LOW_AGREEMENT:
+        warnings.append(
+            f"The frames agree on only {agreed.share:.0%} of the depth that they share; in a good scene it is "
+            f"{LOW_AGREEMENT:.0%} or more. Expect surfaces to appear twice: choose frames that overlap more, or "
+            "geometry 'sfm'."
+        )
+    return tuple(warnings)

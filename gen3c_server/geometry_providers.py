@@ -1,0 +1,78 @@
+"""Which source of geometry a job gets. Knows VGGT as a program: the same in a server and in a test."""
+
+from dataclasses import dataclass, replace
+
+from gen3c.errors import InvalidInputError
+from gen3c.geometry import files, sfm
+from gen3c.geometry.types import Frames, Geometry, Watch
+from gen3c.geometry.vggt import provider as vggt_provider
+from gen3c.geometry.vggt.provider import VggtOptions
+from gen3c.geometry.vggt.weights import VggtSource
+from gen3c.program import Program
+from gen3c_server.geometry_wire import GeometryOptions
+
+_FIELD = "spec.geometry.provider"
+
+
+@dataclass(frozen=True)
+class VggtModel:
+    """The network behind provider `vggt`."""
+
+    program: Program
+    source: VggtSource
+    weights: str  # where they came from, for the answer to the user
+    may_be_untrained: bool  # random weights may answer, with a warning
+
+
+@dataclass(frozen=True)
+class GeometryProviders:
+    """All sources of geometry of a server."""
+
+    vggt: VggtModel
+    max_pixels: int  # of a view of a geometry file
+
+    def estimate(self, frames: Frames, options: GeometryOptions, file: bytes | None, watch: Watch) -> Geometry:
+        """Depth and cameras of `frames`. Raises InvalidInputError, CancelledError."""
+        match options.provider:
+            case "auto":
+                return self._auto(frames, options, watch)
+            case "vggt":
+                return self._vggt(frames, options, watch)
+            case "sfm":
+                return sfm.estimate(frames, watch, seed=options.seed)
+            case "file" if file is not None:
+                return files.read_geometry(file, frames, max_pixels=self.max_pixels)
+            case _:
+                legal = "'auto', 'vggt', 'sfm', or 'file' with GEOMETRY"
+                raise InvalidInputError(f"provider is {options.provider!r}; legal: {legal}.", _FIELD)
+
+    def _auto(self, frames: Frames, options: GeometryOptions, watch: Watch) -> Geometry:
+        source = self.vggt.source
+        name = source.config.name
+        if source.is_official:
+            note = f"Geometry by vggt: the server has the weights of {name}."
+            return replace(self._vggt(frames, options, watch), notes=(note,))
+        try:
+            note = "Geometry by sfm (structure from motion): the server has no released weights of VGGT."
+            return replace(sfm.estimate(frames, watch, seed=options.seed), notes=(note,))
+        except InvalidInputError as error:
+            if source.path is None:
+                why = "Structure from motion was taken because this server has no weights of VGGT."
+                raise InvalidInputError(f"{error} ({why})", error.field) from error
+            note = f"Geometry by vggt ({name}), because structure from motion failed: {error}"
+        return replace(self._vggt(frames, options, watch), notes=(note,))
+
+    def _vggt(self, frames: Frames, options: GeometryOptions, watch: Watch) -> Geometry:
+        model = self.vggt
+        untrained = model.source.path is None
+        if untrained and not model.may_be_untrained:
+            legal = "'sfm', 'file'"
+            raise InvalidInputError(
+                f"provider is 'vggt', but this server has no weights of VGGT; legal: {legal}.", _FIELD
+            )
+        thresholds = VggtOptions(options.vggt_confidence, options.vggt_drop_lowest)
+        geometry = vggt_provider.estimate(frames, model.program, model.source.config, watch, thresholds)
+        warnings = geometry.warnings
+        if untrained:
+            warnings = ("untrained weights: vggt. Depth and cameras mean nothing.", *warnings)
+        return replace(geometry, info={**geometry.info, "weights": model.weights}, warnings=warnings)
