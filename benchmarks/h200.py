@@ -13,25 +13,19 @@ runs at `--preset tiny --device cpu`, where its figures mean nothing.
 
 import argparse
 import json
-import platform
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gen3c.program import LocalProgram
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is no installed package
 
 from benchmarks import full_size, full_size_job
 from benchmarks.full_size_table import table
+from benchmarks.measure import about, measured, peak_gib
 from gen3c.cache3d import CachedView, render
 from gen3c.conditioning import Cameras, ConditionOptions, ViewConditioner, pool_views
 from gen3c.fusion import Pool, ViewLatents, cell_coverage, fold
@@ -40,10 +34,11 @@ from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbol
 from gen3c.generator.vae import VideoDecoder, VideoEncoder, to_uint8
 from gen3c.geometry.types import Watch
 from gen3c.presets import Preset, get_preset
+from gen3c.program import LocalProgram
 from gen3c.splat import EMPTY, depth_weight, project, splat
 
 VIEWS = 8
-REPEATS = 3
+PACKAGES = ("torch", "diffusers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -57,32 +52,6 @@ class Row:
     peer_s: float | None = None
     peer_peak_gib: float | None = None
     difference: float | None = None  # |ours - peer| / |peer| of the outputs
-
-
-def measured(work: Callable[[], Any], device: torch.device) -> tuple[float, float, Any]:
-    """Median seconds of `work` after one pass to warm up, the peak of allocated memory in GiB, and its result."""
-    result = work()
-    seconds = []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(REPEATS):
-        del result
-        _synchronise(device)
-        start = time.perf_counter()
-        result = work()
-        _synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), peak_gib(device), result
-
-
-def peak_gib(device: torch.device) -> float:
-    """Memory that tensors took at most since the last reset, GiB; 0 on a CPU."""
-    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @torch.inference_mode()
@@ -201,23 +170,6 @@ def memory_stage(preset: Preset, device: torch.device) -> dict[str, float]:
     return peaks
 
 
-def about(device: torch.device, commit: str) -> dict[str, Any]:
-    """What the figures belong to."""
-    return {
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
-        "driver": _driver() if device.type == "cuda" else "",
-        "versions": {name: metadata.version(name) for name in ("torch", "diffusers", "numpy")},
-        "python": platform.python_version(),
-        "commit": commit,
-        "command": f"python {' '.join(sys.argv)}",
-    }
-
-
-def _driver() -> str:
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
-
-
 def main() -> None:
     """Run one stage, or show the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,7 +200,7 @@ def main() -> None:
             result = full_size_job.served(preset, device, VIEWS, steps)
     chosen.output.mkdir(parents=True, exist_ok=True)
     target = chosen.output / f"{chosen.stage}.json"
-    target.write_text(json.dumps({"about": about(device, chosen.commit), "result": result}, indent=1))
+    target.write_text(json.dumps({"about": about(device, chosen.commit, PACKAGES), "result": result}, indent=1))
     print(target.read_text())
 
 

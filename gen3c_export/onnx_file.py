@@ -78,7 +78,9 @@ def _check_fits(signature: Signature, graph: Any, sizes: Mapping[str, str]) -> N
         if len(values) != len(specs) or not all(_fits(*pair, sizes) for pair in zip(specs, values, strict=True)):
             found = (f"{v.name} {v.dtype.numpy()} [{', '.join(map(str, v.shape))}]" for v in values)
             legal = (f"{s.name} {s.cpu_dtype} [{', '.join(sizes.get(str(n), str(n)) for n in s.shape)}]" for s in specs)
-            raise InvalidInputError(f"The network has {', '.join(found)}; {signature.name} has {', '.join(legal)}.")
+            raise InvalidInputError(
+                f"The network has {', '.join(found)}; legal for {signature.name}: {', '.join(legal)}."
+            )
 
 
 def _fits(spec: TensorSpec, value: Any, sizes: Mapping[str, str]) -> bool:

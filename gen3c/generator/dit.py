@@ -4,23 +4,18 @@ The network is diffusers' `CosmosTransformer3DModel`, whose arithmetic equals GE
 it: the channels noisy latent 16 | condition mask 1 | cache 64 | padding mask 1, 82 in all.
 """
 
-from contextlib import nullcontext
-
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.normalization import RMSNorm
 from diffusers.models.transformers.transformer_cosmos import CosmosTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gen3c.attention import attend
 from gen3c.errors import InvalidInputError
 from gen3c.generator.rope import RotaryAngles
 from gen3c.generator.signatures import CACHE_CHANNELS, LATENT_CHANNELS
 from gen3c.presets import DitConfig
-
-# On Hopper cuDNN's attention is the fastest of those that PyTorch carries.
-_ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class Dit(nn.Module):
@@ -109,8 +104,7 @@ class AttentionProcessor:
         query, key = _normalise(query, attn.norm_q), _normalise(key, attn.norm_k)
         if image_rotary_emb is not None:
             query, key = _rotate(query, *image_rotary_emb), _rotate(key, *image_rotary_emb)
-        with sdpa_kernel(_ATTENTION, set_priority=True) if query.is_cuda else nullcontext():
-            out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        out = attend(query, key, value, attention_mask)
         projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
         return projected
 

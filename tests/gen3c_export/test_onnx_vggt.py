@@ -177,7 +177,7 @@ def test_an_example_that_does_not_fit_is_refused(example: Tensor, dynamic: str, 
 )
 def test_a_network_that_is_not_the_signatures_is_refused(output: TensorSpec, tmp_path: Path) -> None:
     signature = Signature("resize", RESIZE.inputs, (output,))
-    with pytest.raises(InvalidInputError, match=r"has RESIZED float32 \[n, 3, 5, 6\]; resize has RESIZED"):
+    with pytest.raises(InvalidInputError, match=r"has RESIZED float32 \[n, 3, 5, 6\]; legal for resize: RESIZED"):
         export_onnx(
             Resize((5, 6), False), signature, {"IMAGE": torch.zeros(2, 3, 7, 10)}, tmp_path / "r.onnx", dynamic=["n"]
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gen3c.attention import attend
 from gen3c.geometry.vggt.rope import Tables, rotate
 
 
@@ -28,7 +29,7 @@ class Attention(nn.Module):
         q, k = _normalised(self.q_norm, q), _normalised(self.k_norm, k)
         if tables is not None:
             q, k = rotate(q, tables), rotate(k, tables)
-        out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
+        out = attend(q.to(v.dtype), k.to(v.dtype), v)
         mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return mixed
 

@@ -1,0 +1,21 @@
+"""Attention by the fastest kernel that PyTorch carries for where the tensors are."""
+
+from contextlib import nullcontext
+
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# On Hopper cuDNN's is the fastest of them.
+_ON_GPU = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def attend(
+    query: Tensor,  # [b,heads,n,d]
+    key: Tensor,  # [b,heads,m,d]
+    value: Tensor,  # [b,heads,m,d]
+    mask: Tensor | None = None,
+) -> Tensor:
+    """softmax(query key^T / sqrt(d) + mask) value, [b,heads,n,d]."""
+    with sdpa_kernel(_ON_GPU, set_priority=True) if query.is_cuda else nullcontext():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
