@@ -20,7 +20,7 @@ from gen3c_export.onnx_file import OPSET, export_onnx
 # A warning of torch about its own code.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
-SIZE = (56, 84)  # px: 4 x 6 patches, so the position table of 20 x 20 is resized by another factor in each direction
+SIZE = (168, 280)  # px: 12 x 20 patches, so the position table, which has 20 x 20, is resized
 FRAMES = (1, 2, 3, 5, 9, 12)
 
 RESIZE = Signature("resize", (TensorSpec("IMAGE", ("n", 3, "h", "w")),), (TensorSpec("RESIZED", ("n", 3, "H", "W")),))
@@ -38,7 +38,9 @@ class Resize(nn.Module):
 def network() -> VggtProgram:
     """Random weights with which every part matters and outputs are of order 1.
 
-    Gains near 1, also of LayerScale; tokens that begin so small that the norms' eps shows.
+    Gains near 1, also of LayerScale; tokens that begin so small that the norms' eps shows. The last layer of the maps
+    is halved, for noise this rough shows how coordinates are rounded when a map is enlarged: both PyTorch and ONNX
+    Runtime are up to 4e-5 from the result in float64 then, where the map has a deviation of 1.
     """
     generator = torch.Generator().manual_seed(7)
     vggt = Vggt(VGGT_TINY, points=False)
@@ -53,6 +55,7 @@ def network() -> VggtProgram:
                 parameter.copy_(0.2 * noise)
             else:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
+        vggt.depth_head.scratch.output_conv2[2].weight.mul_(0.5)
         vggt.camera_head.pose_branch.fc2.weight.mul_(0.3)  # poses are sums over the iterations
     return VggtProgram(vggt, frames_at_once=None)
 
@@ -95,7 +98,7 @@ def test_every_number_of_frames_agrees(
     for spec, output in zip(VGGT.outputs, outputs, strict=True):
         wanted = expected[spec.name].numpy()
         assert output.shape == wanted.shape
-        assert 0.05 < wanted.std() < 2  # a constant would agree with anything
+        assert 0.03 < wanted.std() < 2  # a constant would agree with anything
         error = np.abs(output - wanted).max()
         print(f"{frames} frames: {spec.name} differs by {error:.1e} at most")
         assert error <= 1e-5, spec.name

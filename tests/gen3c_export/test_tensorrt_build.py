@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*LeafSpec:Fu
 FRAMES = (1, 3, 12)  # least, typical and most that a plan is made for
 MIB = 2**20
 
-ROWS, COLUMNS = 12, 20  # patches of a picture of 168 x 280 px
+ROWS, COLUMNS = 12, 20  # patches
 TOKENS = VGGT_1B.special_tokens + ROWS * COLUMNS
 LAYER = Signature(
     "layer",
@@ -95,7 +95,7 @@ def check_that_it_builds(trt: Any, path: Path) -> None:
 
 def test_vggt_builds_for_any_number_of_frames(trt: Any, tmp_path: Path) -> None:
     program = VggtProgram(Vggt(VGGT_TINY, points=False), frames_at_once=None)
-    example = torch.zeros(3, 56, 84, 3, dtype=torch.uint8)
+    example = torch.zeros(3, VGGT_TINY.patch * ROWS, VGGT_TINY.patch * COLUMNS, 3, dtype=torch.uint8)
     export_onnx(program, VGGT, {"IMAGES": example}, tmp_path / "vggt.onnx", dynamic=["s"])
     check_that_it_builds(trt, tmp_path / "vggt.onnx")
 

@@ -26,10 +26,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, tables: Tables | None = None) -> Tensor:
         """Tokens [b,n,c] of the linear layers' type, and the same out; `tables` [n,2,d/4]."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # [b,heads,n,d]
-        q, k = _normalised(self.q_norm, q), _normalised(self.k_norm, k)
-        if tables is not None:
-            q, k = rotate(q, tables), rotate(k, tables)
-        out = attend(q.to(v.dtype), k.to(v.dtype), v)
+        out = attend(_prepared(q, self.q_norm, tables), _prepared(k, self.k_norm, tables), v)
         mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return mixed
 
@@ -78,7 +75,14 @@ class Block(nn.Module):
         return out
 
 
-def _normalised(norm: nn.Module, x: Tensor) -> Tensor:
-    """In float32 if there is a norm; the queries and keys as they are if not."""
-    normalised: Tensor = x if isinstance(norm, nn.Identity) else norm(x.float())
-    return normalised
+def _prepared(x: Tensor, norm: nn.Module, tables: Tables | None) -> Tensor:
+    """Queries or keys [b,heads,n,d], normalised and turned in float32 where the block does so; their own type out."""
+    if isinstance(norm, nn.LayerNorm) and tables is not None and x.is_cuda and not torch.compiler.is_compiling():
+        from gen3c.geometry.vggt.qk_gpu import normalise_and_rotate  # needs a compiler that CPU builds do not bring
+
+        return normalise_and_rotate(x, norm.weight, norm.bias, norm.eps, tables)
+    prepared = norm(x.float()) if isinstance(norm, nn.LayerNorm) else x
+    if tables is not None:
+        prepared = rotate(prepared, tables)
+    out: Tensor = prepared.to(x.dtype)
+    return out

@@ -116,30 +116,29 @@ def points_of(logits: Tensor) -> tuple[Tensor, Tensor]:
     return values.sign() * values.abs().expm1(), 1 + logits[:, 3].exp()
 
 
-def position_grid(width: int, height: int, aspect: float) -> tuple[Tensor, Tensor]:
+def position_grid(width: int, height: int, aspect: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Coordinates of a map's columns [width] and rows [height], float32: its diagonal reaches from -1 to 1.
 
     `aspect` is width over height of the picture.
     """
     diagonal = (aspect**2 + 1) ** 0.5
     spans = ((aspect / diagonal, width), (1 / diagonal, height))
-    x, y = (torch.linspace(-span * (n - 1) / n, span * (n - 1) / n, n) for span, n in spans)
+    x, y = (torch.linspace(-span * (n - 1) / n, span * (n - 1) / n, n, device=device) for span, n in spans)
     return x, y
 
 
-def position_map(width: int, height: int, aspect: float, channels: int) -> Tensor:
+def position_map(width: int, height: int, aspect: float, channels: int, device: torch.device | None = None) -> Tensor:
     """The code of every place, [channels,height,width] float32: sin x, cos x, sin y, cos y, a quarter each."""
     quarter = channels // 4
-    omega = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float32) / quarter)
-    x, y = (place * omega[:, None] for place in position_grid(width, height, aspect))  # [q,width], [q,height]
+    omega = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
+    x, y = (place * omega[:, None] for place in position_grid(width, height, aspect, device))  # [q,width], [q,height]
     across = torch.cat((x.sin(), x.cos()))[:, None, :].expand(-1, height, -1)
     down = torch.cat((y.sin(), y.cos()))[:, :, None].expand(-1, -1, width)
     return torch.cat((across, down))
 
 
 def _with_positions(x: Tensor, aspect: float) -> Tensor:
-    code = position_map(x.shape[3], x.shape[2], aspect, x.shape[1])
-    return x + POSITION_GAIN * code.to(x.device)
+    return x + POSITION_GAIN * position_map(x.shape[3], x.shape[2], aspect, x.shape[1], x.device)
 
 
 def _size(x: Tensor) -> tuple[int, int]:
