@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gen3c.geometry.vggt.aggregator import Aggregator
 from gen3c.geometry.vggt.camera_head import ITERATIONS, CameraHead
-from gen3c.geometry.vggt.dense_head import DenseHead, depth_of, points_of, position_grid, position_map
+from gen3c.geometry.vggt.dense_head import DenseHead, depth_of, points_of, position_codes, position_grid
 from gen3c.geometry.vggt.model import Vggt
 from gen3c.geometry.vggt.pose import decode_pose
 from gen3c.geometry.vggt.rope import patch_positions, rope_tables, rotate
@@ -138,8 +138,9 @@ def check_dpt_head(v: Vectors) -> None:
         grid = torch.stack((x.expand(height, -1), y[:, None].expand(-1, width)), dim=-1)
         v.check(f"{place}:grid", grid, Absolute(1e-6))
         channels = v.expected(f"{place}:embed").shape[-1]
-        code = position_map(width, height, aspect, channels)
-        v.check(f"{place}:embed", code.permute(1, 2, 0), Absolute(2e-5))
+        columns, rows = position_codes(width, height, aspect, channels)
+        code = torch.cat((columns.T.expand(height, -1, -1), rows.T[:, None].expand(-1, width, -1)), dim=-1)
+        v.check(f"{place}:embed", code, Absolute(2e-5))
     unit = heads["depth_head"].scratch.refinenet1.resConfUnit1
     v.check("rcu:output", unit(v.input("rcu:input")), OUTPUT)
 

@@ -127,18 +127,25 @@ def position_grid(width: int, height: int, aspect: float, device: torch.device |
     return x, y
 
 
-def position_map(width: int, height: int, aspect: float, channels: int, device: torch.device | None = None) -> Tensor:
-    """The code of every place, [channels,height,width] float32: sin x, cos x, sin y, cos y, a quarter each."""
+def position_codes(
+    width: int, height: int, aspect: float, channels: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """The code of a map's columns [channels/2,width] and of its rows [channels/2,height], float32: sines, then cosines.
+
+    A place has its column's code in the first half of the channels, its row's in the second.
+    """
     quarter = channels // 4
     omega = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
     x, y = (place * omega[:, None] for place in position_grid(width, height, aspect, device))  # [q,width], [q,height]
-    across = torch.cat((x.sin(), x.cos()))[:, None, :].expand(-1, height, -1)
-    down = torch.cat((y.sin(), y.cos()))[:, :, None].expand(-1, -1, width)
-    return torch.cat((across, down))
+    return torch.cat((x.sin(), x.cos())), torch.cat((y.sin(), y.cos()))
 
 
 def _with_positions(x: Tensor, aspect: float) -> Tensor:
-    return x + POSITION_GAIN * position_map(x.shape[3], x.shape[2], aspect, x.shape[1], x.device)
+    columns, rows = position_codes(x.shape[3], x.shape[2], aspect, x.shape[1], x.device)
+    half = x.shape[1] // 2
+    first = x[:, :half] + POSITION_GAIN * columns[:, None, :]
+    second = x[:, half:] + POSITION_GAIN * rows[:, :, None]
+    return torch.cat((first, second), dim=1)
 
 
 def _size(x: Tensor) -> tuple[int, int]:

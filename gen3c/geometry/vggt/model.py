@@ -86,6 +86,6 @@ class VggtProgram(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images [s,h,w,3] uint8 -> pose [s,9], depth [s,h,w], confidence [s,h,w] > 1; all float32."""
-        pictures = images.permute(0, 3, 1, 2).float() / 255
+        pictures = images.float().permute(0, 3, 1, 2) / 255  # in this order: TensorRT transposes no bytes
         prediction = self.vggt(pictures[None], self.frames_at_once)
         return prediction.pose[0], prediction.depth[0], prediction.depth_confidence[0]

@@ -8,13 +8,12 @@ from torch import nn
 
 from gen3c.geometry.vggt.rope import patch_positions, rope_tables, rotate
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not torch.cuda.is_available() and not INTERPRETED:
+if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a GPU, or Triton's interpreter", allow_module_level=True)
 
 from gen3c.geometry.vggt.qk_gpu import normalise_and_rotate
 
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize("head_dim", [64, 24, 16])
