@@ -16,6 +16,8 @@ def table(folder: Path) -> str:
     for name, title in (("job", "One whole job in one process"), ("serve", "The same job through Triton")):
         if name in found:
             parts.append(_job(found[name], title))
+    if "vggt" in found:
+        parts.append(_vggt(found["vggt"]))
     return "\n".join(parts)
 
 
@@ -55,6 +57,44 @@ def _networks(entry: dict[str, Any]) -> str:
         f"| all | | | | | {ours:.1f} | | | | |\n"
     )
     return "\n".join(lines)
+
+
+# Seconds and GB of the aggregator on one H100 with FlashAttention 3, by frames: the README of facebookresearch/vggt.
+_AUTHORS = {
+    1: (0.04, 1.88),
+    2: (0.05, 2.07),
+    4: (0.07, 2.45),
+    8: (0.11, 3.23),
+    10: (0.14, 3.63),
+    20: (0.31, 5.58),
+    50: (1.04, 11.41),
+    100: (3.12, 21.15),
+    200: (8.75, 40.63),
+}
+
+
+def _vggt(entry: dict[str, Any]) -> str:
+    lines = [
+        "## VGGT\n",
+        _about(entry),
+        "Frames of 518x392 px, medians of three passes in one run, GB the peak of tensors with the weights. *Whole* is "
+        "what a call of the model `vggt` computes: aggregator, cameras, depth. *Compiled*: the aggregator with its "
+        "blocks under `torch.compile`, not served. *Authors*: their README, aggregator, one H100, FlashAttention 3. "
+        "*Difference* is |served - float32| / |float32| of the depth.\n",
+        "| frames | aggregator, s | GB | authors, s | GB | whole, s | GB | float32 aggregator, s | GB | float32 whole, s "
+        "| GB | compiled, s | difference |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in entry["result"]:
+        seconds, gb = _AUTHORS[row["frames"]]
+        lines.append(
+            f"| {row['frames']} | {row['aggregator_s']:.3f} | {row['aggregator_gb']:.2f} | {seconds} | {gb} "
+            f"| {row['whole_s']:.3f} | {row['whole_gb']:.2f} | {_figure(row['float32_aggregator_s'], '.3f')} "
+            f"| {_figure(row['float32_aggregator_gb'], '.2f')} | {_figure(row['float32_whole_s'], '.3f')} "
+            f"| {_figure(row['float32_whole_gb'], '.2f')} | {_figure(row['compiled_s'], '.3f')} "
+            f"| {_figure(row['difference'], '.2g')} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def _figure(value: float | None, form: str) -> str:

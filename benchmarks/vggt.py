@@ -97,7 +97,7 @@ def _both(
     aggregator: nn.Module = vggt.aggregator
     vggt.camera_head, vggt.depth_head = nn.Identity(), nn.Identity()  # their weights are no part of its memory
     for n, images in pictures.items():
-        seconds, peak, _ = measured(partial(aggregator, _scene(images)), device)
+        seconds, peak = measured(partial(aggregator, _scene(images)), device)[:2]  # the result goes before the next
         found[n]["aggregator"] = (seconds, peak * GB)
         print(dtype, n, "aggregator", seconds, peak * GB, flush=True)
     if compiled:

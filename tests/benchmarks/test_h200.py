@@ -56,7 +56,7 @@ def test_the_page_of_results_is_what_the_files_say() -> None:
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         about = json.loads(path.read_text())["about"]
         assert about["commit"] in page
-        assert about["gpu"] == "NVIDIA H200"
+        assert about["gpu"] in page
 
 
 def test_a_stage_needs_a_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
