@@ -6,7 +6,7 @@ from gen3c.errors import InvalidInputError
 from gen3c.geometry import files, sfm
 from gen3c.geometry.types import Frames, Geometry, Watch
 from gen3c.geometry.vggt import provider as vggt_provider
-from gen3c.geometry.vggt.provider import VggtOptions
+from gen3c.geometry.vggt.provider import MOST_FRAMES, VggtOptions
 from gen3c.geometry.vggt.weights import VggtSource
 from gen3c.program import Program
 from gen3c_server.geometry_wire import GeometryOptions
@@ -47,18 +47,19 @@ class GeometryProviders:
                 raise InvalidInputError(f"provider is {options.provider!r}; legal: {legal}.", _FIELD)
 
     def _auto(self, frames: Frames, options: GeometryOptions, watch: Watch) -> Geometry:
+        """The network where its released weights are; else structure from motion; a lesser network if that fails."""
         source = self.vggt.source
         name = source.config.name
-        if source.is_official:
+        if source.is_official and len(frames) <= MOST_FRAMES:
             note = f"Geometry by vggt: the server has the weights of {name}."
             return replace(self._vggt(frames, options, watch), notes=(note,))
+        why = f"{name} takes {MOST_FRAMES} frames at most" if source.is_official else "no released weights of VGGT here"
         try:
-            note = "Geometry by sfm (structure from motion): the server has no released weights of VGGT."
+            note = f"Geometry by sfm (structure from motion): {why}."
             return replace(sfm.estimate(frames, watch, seed=options.seed), notes=(note,))
         except InvalidInputError as error:
-            if source.path is None:
-                why = "Structure from motion was taken because this server has no weights of VGGT."
-                raise InvalidInputError(f"{error} ({why})", error.field) from error
+            if source.path is None or source.is_official:
+                raise InvalidInputError(f"{error} (Structure from motion was taken: {why}.)", error.field) from error
             note = f"Geometry by vggt ({name}), because structure from motion failed: {error}"
         return replace(self._vggt(frames, options, watch), notes=(note,))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gen3c.errors import InvalidInputError
 from gen3c.geometry.vggt.aggregator import Aggregator
 from gen3c.geometry.vggt.camera_head import CameraHead
 from gen3c.geometry.vggt.dense_head import DenseHead, depth_of, points_of
@@ -85,7 +86,13 @@ class VggtProgram(nn.Module):
         self.frames_at_once = frames_at_once
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [s,h,w,3] uint8 -> pose [s,9], depth [s,h,w], confidence [s,h,w] > 1; all float32."""
+        """Images [s,h,w,3] uint8 -> pose [s,9], depth [s,h,w], confidence [s,h,w] > 1; all float32.
+
+        Raises InvalidInputError unless the sides are multiples of the patch.
+        """
+        (height, width), patch = images.shape[1:3], self.vggt.config.patch
+        if height % patch or width % patch:
+            raise InvalidInputError(f"IMAGES are {width}x{height} px; legal: sides that are multiples of {patch}.")
         pictures = images.float().permute(0, 3, 1, 2) / 255  # in this order: TensorRT transposes no bytes
         prediction = self.vggt(pictures[None], self.frames_at_once)
         return prediction.pose[0], prediction.depth[0], prediction.depth_confidence[0]

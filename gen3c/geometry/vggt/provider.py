@@ -52,7 +52,8 @@ def estimate(
         options: which pixels are trusted.
 
     Raises:
-        InvalidInputError: too many frames, or a frame that the network finds no camera for (named).
+        InvalidInputError: too many frames, a frame that the network finds no camera for (named), or a first frame
+            without trusted depth.
         CancelledError: `watch` said so.
     """
     watch, options = watch or Watch(), options or VggtOptions()
@@ -67,10 +68,18 @@ def estimate(
     _check_cameras(frames, pose)
     w2c, K = decode_pose(pose.double(), size)
     w2c = w2c @ torch.linalg.inv(w2c[:1])
+    w2c[0] = torch.eye(4)  # to the last bit
 
     depth = torch.where(depth.isfinite(), depth, 0.0)
     shown = _shown(fits, size)
     confidence = _trusted(raw_confidence, shown & (depth > 0), options)
+    if not confidence[0].any():  # it gives the scene its unit of length
+        raise InvalidInputError(
+            f"VGGT trusts no depth of {frames.names[0]}, the first view: its confidence reaches "
+            f"{float(raw_confidence[0][shown[0]].max()):.3g}, and {options.min_confidence:g} is asked for. Put another "
+            "view first, or lower the threshold.",
+            "spec.geometry.vggt_confidence",
+        )
     agreed = agreement(torch.where(confidence > 0, depth, 0.0), w2c.float(), K.float())
     out_depth, out_confidence = empty_like_frames(frames)
     out_K = torch.empty(len(frames), 3, 3)

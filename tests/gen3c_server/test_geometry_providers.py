@@ -1,0 +1,124 @@
+"""Which provider answers, and what the user is told of the choice."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gen3c.errors import CancelledError, InvalidInputError
+from gen3c.geometry import sfm
+from gen3c.geometry.types import Frames, Geometry, Watch
+from gen3c.geometry.vggt.weights import VggtSource
+from gen3c.presets import VGGT_1B, VGGT_TINY, VggtConfig
+from gen3c_server.geometry_providers import GeometryProviders, VggtModel
+from gen3c_server.geometry_wire import GeometryOptions
+from tests.gen3c.geometry.vggt.test_provider import Oracle, pictures
+
+WATCH = Watch()
+FRAMES = pictures((168, 280), (168, 280))
+SFM_ANSWER = Geometry(
+    torch.ones(2, 4, 4), torch.ones(2, 4, 4), torch.eye(4).repeat(2, 1, 1), torch.eye(3).repeat(2, 1, 1)
+)
+
+
+def providers(config: VggtConfig, *, weights: bool, may_be_untrained: bool = True) -> GeometryProviders:
+    source = VggtSource(config, Path("model.pt") if weights else None)
+    return GeometryProviders(VggtModel(Oracle(), source, "of a test", may_be_untrained), max_pixels=10**6)
+
+
+@pytest.fixture
+def sfm_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sfm, "estimate", lambda frames, watch, *, seed: SFM_ANSWER)
+
+
+@pytest.fixture
+def sfm_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def estimate(frames: Frames, watch: Watch, *, seed: int) -> Geometry:
+        raise InvalidInputError("None of the frames could be placed.", "MEDIA")
+
+    monkeypatch.setattr(sfm, "estimate", estimate)
+
+
+@pytest.mark.usefixtures("sfm_works")
+def test_released_weights_are_taken_by_themselves() -> None:
+    geometry = providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
+    assert geometry.info["provider"] == "vggt"
+    assert geometry.info["weights"] == "of a test"
+    assert geometry.notes == ("Geometry by vggt: the server has the weights of VGGT-1B.",)
+    assert geometry.warnings == ()
+
+
+@pytest.mark.usefixtures("sfm_works")
+@pytest.mark.parametrize("weights", [True, False])
+def test_without_released_weights_it_is_structure_from_motion(weights: bool) -> None:
+    geometry = providers(VGGT_TINY, weights=weights).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
+    assert geometry.depth is SFM_ANSWER.depth
+    assert geometry.notes == ("Geometry by sfm (structure from motion): no released weights of VGGT here.",)
+
+
+@pytest.mark.usefixtures("sfm_works")
+def test_more_frames_than_the_network_takes_go_to_structure_from_motion() -> None:
+    many = pictures(*[(16, 16)] * 201)
+    geometry = providers(VGGT_1B, weights=True).estimate(many, GeometryOptions("auto"), None, WATCH)
+    assert geometry.notes == ("Geometry by sfm (structure from motion): VGGT-1B takes 200 frames at most.",)
+
+
+@pytest.mark.usefixtures("sfm_fails")
+def test_a_trained_lesser_network_takes_over_where_structure_from_motion_fails() -> None:
+    geometry = providers(VGGT_TINY, weights=True).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
+    assert geometry.info["provider"] == "vggt"
+    (note,) = geometry.notes
+    assert note == (
+        "Geometry by vggt (VGGT-tiny), because structure from motion failed: None of the frames could be placed."
+    )
+    assert not any("untrained" in warning for warning in geometry.warnings)
+
+
+@pytest.mark.usefixtures("sfm_fails")
+def test_an_untrained_network_never_takes_over() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        providers(VGGT_TINY, weights=False).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
+    assert str(caught.value) == (
+        "None of the frames could be placed. (Structure from motion was taken: no released weights of VGGT here.)"
+    )
+    assert caught.value.field == "MEDIA"
+
+
+def test_being_stopped_is_no_failure_that_another_provider_mends() -> None:
+    with pytest.raises(CancelledError):
+        providers(VGGT_TINY, weights=True).estimate(FRAMES, GeometryOptions("auto"), None, Watch(lambda: True))
+
+
+def test_untrained_weights_are_warned_of_or_refused() -> None:
+    options = GeometryOptions("vggt")
+    geometry = providers(VGGT_TINY, weights=False).estimate(FRAMES, options, None, WATCH)
+    assert geometry.warnings[0] == "untrained weights: vggt. Depth and cameras mean nothing."
+    with pytest.raises(InvalidInputError, match="this server has no weights of VGGT; legal: 'sfm', 'file'") as caught:
+        providers(VGGT_TINY, weights=False, may_be_untrained=False).estimate(FRAMES, options, None, WATCH)
+    assert caught.value.field == "spec.geometry.provider"
+
+
+def test_the_thresholds_of_the_job_reach_the_network_s_answer() -> None:
+    with pytest.raises(InvalidInputError, match="reaches 10, and 11 is asked for"):
+        providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions("vggt", vggt_confidence=11.0), None, WATCH)
+    half = GeometryOptions("vggt", vggt_drop_lowest=0.5)
+    assert providers(VGGT_1B, weights=True).estimate(FRAMES, half, None, WATCH).info["drop_lowest"] == 0.5
+
+
+@pytest.mark.parametrize(("provider", "file"), [("lidar", None), ("file", None), ("", b"npz")])
+def test_what_is_no_provider_is_refused(provider: str, file: bytes | None) -> None:
+    with pytest.raises(InvalidInputError, match="legal: 'auto', 'vggt', 'sfm', or 'file' with GEOMETRY"):
+        providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions(provider), file, WATCH)
+
+
+class Broken:
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        raise RuntimeError("out of memory")
+
+
+def test_a_failure_of_the_network_is_not_hidden_by_structure_from_motion() -> None:
+    model = VggtModel(Broken(), VggtSource(VGGT_1B, Path("model.pt")), "of a test", True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        GeometryProviders(model, 10**6).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
