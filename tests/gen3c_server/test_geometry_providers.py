@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gen3c.errors import CancelledError, InvalidInputError
 from gen3c.geometry import sfm
-from gen3c.geometry.types import Frames, Geometry, Watch
+from gen3c.geometry.types import Geometry, Watch
 from gen3c.geometry.vggt.weights import VggtSource
 from gen3c.presets import VGGT_1B, VGGT_TINY, VggtConfig
 from gen3c_server.geometry_providers import GeometryProviders, VggtModel
@@ -18,9 +18,8 @@ from tests.gen3c.geometry.vggt.test_provider import Oracle, pictures
 
 WATCH = Watch()
 FRAMES = pictures((168, 280), (168, 280))
-SFM_ANSWER = Geometry(
-    torch.ones(2, 4, 4), torch.ones(2, 4, 4), torch.eye(4).repeat(2, 1, 1), torch.eye(3).repeat(2, 1, 1)
-)
+ONES, EYES = torch.ones(2, 4, 4), [torch.eye(n).repeat(2, 1, 1) for n in (4, 3)]
+SFM_ANSWER = Geometry(ONES, ONES, *EYES)
 
 
 def providers(config: VggtConfig, *, weights: bool, may_be_untrained: bool = True) -> GeometryProviders:
@@ -28,17 +27,22 @@ def providers(config: VggtConfig, *, weights: bool, may_be_untrained: bool = Tru
     return GeometryProviders(VggtModel(Oracle(), source, "of a test", may_be_untrained), max_pixels=10**6)
 
 
+def answer(*_: object, **__: object) -> Geometry:
+    return SFM_ANSWER
+
+
+def fail(*_: object, **__: object) -> Geometry:
+    raise InvalidInputError("None of the frames could be placed.", "MEDIA")
+
+
 @pytest.fixture
 def sfm_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sfm, "estimate", lambda frames, watch, *, seed: SFM_ANSWER)
+    monkeypatch.setattr(sfm, "estimate", answer)
 
 
 @pytest.fixture
 def sfm_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def estimate(frames: Frames, watch: Watch, *, seed: int) -> Geometry:
-        raise InvalidInputError("None of the frames could be placed.", "MEDIA")
-
-    monkeypatch.setattr(sfm, "estimate", estimate)
+    monkeypatch.setattr(sfm, "estimate", fail)
 
 
 @pytest.mark.usefixtures("sfm_works")
@@ -104,7 +108,9 @@ def test_the_thresholds_of_the_job_reach_the_network_s_answer() -> None:
     with pytest.raises(InvalidInputError, match="reaches 10, and 11 is asked for"):
         providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions("vggt", vggt_confidence=11.0), None, WATCH)
     half = GeometryOptions("vggt", vggt_drop_lowest=0.5)
-    assert providers(VGGT_1B, weights=True).estimate(FRAMES, half, None, WATCH).info["drop_lowest"] == 0.5
+    geometry = providers(VGGT_1B, weights=True).estimate(FRAMES, half, None, WATCH)
+    assert geometry.info["drop_lowest"] == 0.5
+    assert geometry.info["confident_fraction"] == 1.0  # all are the same: none is the lowest
 
 
 @pytest.mark.parametrize(("provider", "file"), [("lidar", None), ("file", None), ("", b"npz")])
@@ -113,12 +119,11 @@ def test_what_is_no_provider_is_refused(provider: str, file: bytes | None) -> No
         providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions(provider), file, WATCH)
 
 
-class Broken:
-    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        raise RuntimeError("out of memory")
+def broken(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    raise RuntimeError(f"no memory for {len(inputs)} inputs")
 
 
 def test_a_failure_of_the_network_is_not_hidden_by_structure_from_motion() -> None:
-    model = VggtModel(Broken(), VggtSource(VGGT_1B, Path("model.pt")), "of a test", True)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    model = VggtModel(broken, VggtSource(VGGT_1B, Path("model.pt")), "of a test", True)
+    with pytest.raises(RuntimeError, match="no memory"):
         GeometryProviders(model, 10**6).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)

@@ -28,7 +28,7 @@ WHITE = png(Image.new("RGB", (320, 192), "white"))
 def spec(provider: str = "vggt", **more: object) -> JobSpec:
     """A short job. The untrained network's confidence is near 2 everywhere: all of it counts."""
     geometry = {"provider": provider, "vggt_confidence": 1.0}
-    return JobSpec.model_validate({"geometry": geometry, "steps": 2, **more})
+    return JobSpec.model_validate({"geometry": geometry, "steps": 2} | more)
 
 
 def run(client: Client, media: list[bytes], provider: str = "vggt", **more: object) -> Result:
@@ -81,13 +81,10 @@ def test_no_frames_and_too_many_are_refused(server: EmbeddedServer, count: int, 
 
 def test_confidence_that_no_pixel_has_is_an_error_of_the_job_alone(server: EmbeddedServer, client: Client) -> None:
     with pytest.raises(JobError) as caught:
-        collect(
-            client.generate(
-                [png(picture())], JobSpec.model_validate({"geometry": {"provider": "vggt", "vggt_confidence": 1e6}})
-            )
-        )
+        run(client, [png(picture())], geometry={"provider": "vggt", "vggt_confidence": 1e6})
     assert caught.value.code == "INVALID_ARG"
-    assert "View 0 has known depth, but none of it with a confidence above 0" in str(caught.value)
+    assert caught.value.field == "spec.geometry.vggt_confidence"
+    assert "1e+06 is asked for" in str(caught.value)
     check(server.grpc_url)
 
 

@@ -125,8 +125,7 @@ def _trusted(raw: Tensor, usable: Tensor, options: VggtOptions) -> Tensor:
     kept = usable & (raw >= options.min_confidence)
     if options.drop_lowest > 0 and usable.any():
         values = raw[usable]
-        lowest = values.kthvalue(max(1, math.ceil(options.drop_lowest * len(values)))).values
-        kept &= raw > lowest
+        kept &= raw >= values.kthvalue(math.floor(options.drop_lowest * len(values)) + 1).values  # ties stay
     return torch.where(kept, 1 - 1 / raw, 0.0)
 
 

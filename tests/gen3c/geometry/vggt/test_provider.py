@@ -149,13 +149,14 @@ def test_confidence_is_what_an_expected_error_leaves_and_below_the_threshold_not
 def test_the_least_confident_share_is_dropped_whatever_the_padding_says(share: float) -> None:
     def ramp(answer: dict[str, Tensor]) -> None:
         confidence = answer["CONFIDENCE"]
-        answer["CONFIDENCE"] = torch.linspace(2, 50, confidence.numel()).reshape(confidence.shape)
+        answer["CONFIDENCE"] = torch.linspace(50, 2, confidence.numel()).reshape(confidence.shape)
 
     geometry = run(pictures((168, 280), (100, 280)), ramp, drop_lowest=share)
     shown = 168 * 280 + 100 * 280
     kept = sum(int((geometry.confidence[i, :h] > 0).sum()) for i, h in enumerate((168, 100)))
-    assert kept == shown - math.ceil(share * shown)
-    assert float(geometry.confidence[0, :84].sum()) == 0 or share < 0.3  # the ramp begins in the first frame
+    assert kept == shown - math.floor(share * shown)
+    assert geometry.confidence[0, 0].all()  # where the ramp begins
+    assert not geometry.confidence[1, 99].any()
 
 
 def test_depth_that_is_no_number_is_unknown() -> None:
@@ -208,6 +209,12 @@ def test_a_frame_that_the_network_does_not_trust_is_named() -> None:
 
     geometry = run(pictures((168, 280), (168, 280)), doubt)
     assert any("photo1.jpg" in warning and "photo0.jpg" not in warning for warning in geometry.warnings)
+
+
+def test_a_first_frame_without_trusted_depth_is_refused_with_the_figure() -> None:
+    with pytest.raises(InvalidInputError, match=r"no depth of photo0.jpg.*reaches 10, and 11 is asked for") as caught:
+        run(pictures((168, 280)), min_confidence=11.0)
+    assert caught.value.field == "spec.geometry.vggt_confidence"
 
 
 @pytest.mark.parametrize("count", [0, 201])

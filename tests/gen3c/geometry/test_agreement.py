@@ -1,0 +1,156 @@
+"""Do views agree about depth: on exact scenes they do, and each way of being wrong shows or is excused."""
+
+import pytest
+import torch
+from scenes import Shot, camera, shoot
+from torch import Tensor
+
+from gen3c.geometry.agreement import PARTNERS, Agreement, agreement
+
+POSES = [camera(-0.6, 0.0, -6), camera(-0.2, 0.1, -2), camera(0.2, 0.0, 2), camera(0.6, -0.1, 6)]
+
+
+@pytest.fixture(scope="module")
+def shot() -> Shot:
+    """A slanted wall and, before it, a square; four views."""
+    return shoot(POSES, (120, 160), 150.0)
+
+
+def compare(depth: Tensor, w2c: Tensor, K: Tensor) -> Agreement:
+    found = agreement(depth, w2c.float(), K.float())
+    assert found is not None
+    return found
+
+
+def views_from_one_place(depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Depth [n,h,w] seen by cameras that all stand in one place: every pixel falls on itself."""
+    n, height, width = depth.shape
+    K = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
+    return depth, torch.eye(4).repeat(n, 1, 1), K.repeat(n, 1, 1)
+
+
+def test_views_of_an_exact_scene_agree(shot: Shot) -> None:
+    found = compare(shot.depth, shot.w2c, shot.K)
+    # What is left: points at the square's outline that round onto the wall, and depth read half a pixel aside.
+    assert found.share > 0.95
+    assert found.difference < 0.01
+    # Twelve pairs, in which a fifth of the points or less is out of sight or hidden; each view has 80 x 107 or fewer.
+    points = len(range(0, 120, 2)) * len(range(0, 160, 2))
+    assert 0.75 * 12 * points < found.compared <= 12 * points
+
+
+def test_a_wrong_scale_of_one_of_two_views_is_seen_by_the_other(shot: Shot) -> None:
+    depth = shot.depth[:2].clone()
+    assert compare(depth, shot.w2c[:2], shot.K[:2]).share > 0.95
+    depth[1] *= 1.3
+    wrong = compare(depth, shot.w2c[:2], shot.K[:2])
+    # View 1 now says that it looks through what view 0 sees; its own points are behind that, which excuses them.
+    assert wrong.share < 0.05
+    # 1 - 1/1.3 = 23 %, less what the shift between the cameras changes.
+    assert wrong.difference == pytest.approx(1 - 1 / 1.3, abs=0.05)
+
+
+def test_one_wrong_view_of_four_lowers_the_share(shot: Shot) -> None:
+    right = compare(shot.depth, shot.w2c, shot.K)
+    for factor in (1.3, 1 / 1.3):
+        depth = shot.depth.clone()
+        depth[2] *= factor
+        # Of twelve pairs six are with the wrong view, of which three count and disagree: 6/9.
+        wrong = compare(depth, shot.w2c, shot.K)
+        assert wrong.share == pytest.approx(6 / 9, abs=0.06)
+        assert wrong.compared < 0.85 * right.compared
+
+
+def test_a_wrong_pose_shows_as_wrong_depth_does(shot: Shot) -> None:
+    w2c = shot.w2c.clone()
+    w2c[1, 2, 3] += 1.0  # it says that it stands a unit further back from a scene five units away
+    assert compare(shot.depth, w2c, shot.K).share < 0.75
+
+
+def test_the_unit_of_the_scene_does_not_matter(shot: Shot) -> None:
+    w2c = shot.w2c.clone()
+    w2c[:, :3, 3] *= 1000
+    ours, expected = compare(shot.depth * 1000, w2c, shot.K), compare(shot.depth, shot.w2c, shot.K)
+    # A point on the border of two pixels may fall on the other one.
+    assert ours.share == pytest.approx(expected.share, abs=1e-3)
+    assert ours.difference == pytest.approx(expected.difference, rel=1e-2)
+    assert ours.compared == pytest.approx(expected.compared, rel=1e-3)
+
+
+@pytest.mark.parametrize(("error", "share"), [(0.04, 1.0), (0.06, 0.0)])
+def test_five_per_cent_is_the_border(error: float, share: float) -> None:
+    """Of two views of a plane, one says it is nearer. Only its own points count beyond the border: see the next test."""
+    depth, w2c, K = views_from_one_place(torch.tensor([2.0, 2.0 * (1 - error)]).view(2, 1, 1).expand(2, 8, 8))
+    found = compare(depth, w2c, K)
+    assert found.share == share
+    # From the one, 1 - error against 1; from the other, 1/(1 - error), which is beyond the border with 6 %.
+    assert found.compared == (128 if error < 0.05 else 64)
+
+
+def test_points_that_are_hidden_in_the_other_view_do_not_count() -> None:
+    depth = torch.full((2, 8, 8), 5.0)
+    depth[1, :, :4] = 3.0  # something stands before half of the wall, which view 0 does not know of
+    found = compare(*views_from_one_place(depth))
+    # View 0's points: 32 agree and 32 are hidden. View 1's: 32 agree, and 32 are where view 0 looks through.
+    assert found.compared == 96
+    assert found.share == pytest.approx(64 / 96)
+    assert found.difference == 0
+
+
+def test_hidden_parts_of_an_exact_scene_are_no_disagreement() -> None:
+    """Two cameras so far apart that the square hides another part of the wall from each."""
+    shot = shoot([camera(-1.2, 0, -12), camera(1.2, 0, 12)], (120, 160), 150.0)
+    found = compare(shot.depth, shot.w2c, shot.K)
+    on_square = shot.depth < 4
+    assert 0.1 < float(on_square.float().mean()) < 0.3  # or there would be little to hide
+    assert found.share > 0.95
+
+
+def test_unknown_depth_does_not_count_in_either_view() -> None:
+    depth = torch.full((2, 8, 8), 5.0)
+    depth[0, :2] = 0.0
+    depth[1, :, :4] = 0.0
+    found = compare(*views_from_one_place(depth))
+    assert found == Agreement(share=1.0, difference=0.0, compared=2 * 6 * 4)
+
+
+def test_views_that_see_nothing_of_each_other_cannot_be_compared() -> None:
+    back_to_back = shoot([camera(0, 0, 0)], (24, 32), 30.0)
+    depth = back_to_back.depth.repeat(2, 1, 1)
+    turned = torch.stack([camera(0, 0, 0), camera(0, 0, 180)]).float()
+    assert agreement(depth, turned, back_to_back.K.repeat(2, 1, 1).float()) is None
+    aside = torch.stack([camera(0, 0, 0), camera(100, 0, 0)]).float()
+    assert agreement(depth, aside, back_to_back.K.repeat(2, 1, 1).float()) is None
+
+
+def test_views_without_depth_cannot_be_compared() -> None:
+    depth = torch.full((2, 8, 8), 5.0)
+    depth[1] = 0.0
+    assert agreement(*views_from_one_place(depth)) is None
+
+
+def test_one_view_cannot_be_compared() -> None:
+    assert agreement(*views_from_one_place(torch.full((1, 8, 8), 5.0))) is None
+
+
+@pytest.mark.parametrize("n", [2, PARTNERS, PARTNERS + 1, PARTNERS + 2, 12, 40])
+def test_a_view_is_compared_with_at_most_eight_others(n: int) -> None:
+    found = compare(*views_from_one_place(torch.full((n, 4, 4), 5.0)))
+    assert found == Agreement(share=1.0, difference=0.0, compared=n * min(n - 1, PARTNERS) * 16)
+
+
+def test_partners_come_from_all_of_the_sequence() -> None:
+    """The second half of the views is of another scale: neighbours alone would not see it."""
+    depth = torch.full((24, 4, 4), 5.0)
+    depth[12:] = 3.0
+    found = compare(*views_from_one_place(depth))
+    # Views of the near half meet far ones in about half of their pairs and disagree; the others' are excused.
+    assert 0.55 < found.share < 0.75
+
+
+@pytest.mark.parametrize("size", [(64, 64), (480, 640), (100, 1000)])
+def test_large_views_are_compared_by_about_four_thousand_points_each(size: tuple[int, int]) -> None:
+    found = compare(*views_from_one_place(torch.full((2, *size), 5.0)))
+    assert found.share == 1
+    # The stride is rounded: to 9 where 8.66 were right, and to 5 for 4.94.
+    assert 0.9 * 4096 < found.compared / 2 < 1.1 * 4096
