@@ -114,6 +114,12 @@ def test_a_command_of_the_documents_is_one_that_works(command: Command, folder: 
             ended = execute([BIN / "gen3c", "serve", *arguments], folder)
             assert "legal on this machine: cpu" in ended.stderr
             return
+        case ("gen3c", "serve", "--vggt", file):
+            (folder / file).parent.mkdir()
+            (folder / file).write_bytes(b"not downloaded")
+            ended = execute([BIN / "gen3c", "serve", "--vggt", file], folder)
+            assert f"{file} is truncated, or no state dict of PyTorch" in ended.stderr
+            return
         case (".venv/bin/python", "-c", code):
             compile(code, command.document, "exec")  # tests/server/test_readme.py runs it
             return

@@ -168,7 +168,7 @@ def test_a_certificate_needs_its_key_and_both_must_be_readable(tmp_path: Path) -
         ([PHOTO], {"timeout": 0}, "more than 0 seconds"),
         ([PHOTO], {"cameras_k": np.eye(3)[None]}, "needs cameras_w2c"),
         ([PHOTO], {"cameras_w2c": np.eye(4)[None] * 2}, "Camera 0"),
-        ([PHOTO], {"geometry": b"npz"}, "Geometry is given, and the geometry provider is 'sfm'"),
+        ([PHOTO], {"geometry": b"npz"}, "Geometry is given, and the geometry provider is 'auto'"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_event_is_asked_for(

@@ -34,7 +34,7 @@ def test_views_of_an_exact_scene_agree(shot: Shot) -> None:
     # What is left: points at the square's outline that round onto the wall, and depth read half a pixel aside.
     assert found.share > 0.95
     assert found.difference < 0.01
-    # Twelve pairs, in which a fifth of the points or less is out of sight or hidden; each view has 80 x 107 or fewer.
+    # Twelve pairs, and every other pixel in both directions. Less than a fourth is out of sight or hidden.
     points = len(range(0, 120, 2)) * len(range(0, 160, 2))
     assert 0.75 * 12 * points < found.compared <= 12 * points
 
@@ -79,7 +79,7 @@ def test_the_unit_of_the_scene_does_not_matter(shot: Shot) -> None:
 
 @pytest.mark.parametrize(("error", "share"), [(0.04, 1.0), (0.06, 0.0)])
 def test_five_per_cent_is_the_border(error: float, share: float) -> None:
-    """Of two views of a plane, one says it is nearer. Only its own points count beyond the border: see the next test."""
+    """One of two views of a plane says that it is nearer: its points count, the other's are hidden by them."""
     depth, w2c, K = views_from_one_place(torch.tensor([2.0, 2.0 * (1 - error)]).view(2, 1, 1).expand(2, 8, 8))
     found = compare(depth, w2c, K)
     assert found.share == share

@@ -51,4 +51,4 @@ def images() -> torch.Tensor:
     """Two scenes of three pictures, 3 x 5 patches: [2,3,3,42,70] in [0,1], smooth enough to look like something."""
     coarse = torch.rand(6, 3, 6, 10, generator=torch.Generator().manual_seed(1))
     pictures = torch.nn.functional.interpolate(coarse, (42, 70), mode="bilinear", align_corners=False)
-    return pictures.unflatten(0, (2, 3))
+    return pictures.reshape(2, 3, 3, 42, 70)

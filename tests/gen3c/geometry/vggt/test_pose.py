@@ -14,14 +14,15 @@ AXES = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, -1, 1), (1, 1, 1), (-3, 
 
 
 def unit(*axis: float) -> Tensor:
-    vector = torch.tensor(axis, dtype=torch.float64)
-    return vector / vector.norm()
+    return torch.nn.functional.normalize(torch.tensor(axis, dtype=torch.float64), dim=0)
 
 
 def rotation(axis: Tensor, angle: float) -> Tensor:
     """By the exponential of its generator, [3,3] float64."""
     x, y, z = axis.tolist()
-    return torch.linalg.matrix_exp(angle * torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64))
+    generator = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+    R: Tensor = torch.linalg.matrix_exp(angle * generator)
+    return R
 
 
 def quaternion(axis: Tensor, angle: float) -> Tensor:
