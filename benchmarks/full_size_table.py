@@ -81,8 +81,8 @@ def _vggt(entry: dict[str, Any]) -> str:
         "what a call of the model `vggt` computes: aggregator, cameras, depth. *Compiled*: the aggregator with its "
         "blocks under `torch.compile`, not served. *Authors*: their README, aggregator, one H100, FlashAttention 3. "
         "*Difference* is |served - float32| / |float32| of the depth.\n",
-        "| frames | aggregator, s | GB | authors, s | GB | whole, s | GB | float32 aggregator, s | GB | float32 whole, s "
-        "| GB | compiled, s | difference |",
+        "| frames | aggregator, s | GB | authors, s | GB | whole, s | GB | float32 aggregator, s | GB "
+        "| float32 whole, s | GB | compiled, s | difference |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in entry["result"]:

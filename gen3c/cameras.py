@@ -35,12 +35,17 @@ def transform(matrices: Tensor, points: Tensor) -> Tensor:
     pixels, as between rectified views, that bit decides which pixels they reach.
     """
     columns = matrices.float().view(-1, *[1] * (points.ndim - 2), 3, 3).unbind(-1)  # [b,...,3] each
-    x, y, z = (points[..., i : i + 1].float() * columns[i] for i in range(3))
-    return x + y + z
+    result = points[..., :1].float() * columns[0]
+    for i in (1, 2):
+        result = result + points[..., i : i + 1].float() * columns[i]
+    return result
 
 
 def inverse(matrices: Tensor) -> Tensor:
-    """Inverses of small matrices [b,n,n] in float32, by elimination with the largest pivot; see `transform`."""
+    """Inverses of small matrices [b,n,n] in float32, by elimination with the largest pivot; see `transform`.
+
+    A singular matrix gives infinities and NaN: cameras are checked before (`check_cameras`).
+    """
     n = matrices.shape[-1]
     rows = torch.cat((matrices.float(), torch.eye(n, device=matrices.device).expand_as(matrices)), dim=-1)  # [b,n,2n]
     for k in range(n):

@@ -86,7 +86,9 @@ class LocalProgram:
 def _mismatches(spec: TensorSpec, tensor: Tensor, symbols: dict[str, int]) -> list[str]:
     """What is wrong with `tensor`; sizes of symbols seen for the first time are added to `symbols`."""
     problems = []
-    if tensor.is_floating_point() != spec.cpu_dtype.is_floating_point:
+    if tensor.is_floating_point() != spec.cpu_dtype.is_floating_point or (
+        not spec.cpu_dtype.is_floating_point and tensor.dtype != spec.cpu_dtype
+    ):
         problems.append(f"{spec.name} is {tensor.dtype}, legal is {spec.cpu_dtype}")
     if tensor.ndim != len(spec.shape):
         return [*problems, f"{spec.name} has shape {list(tensor.shape)}, legal is {_shape_text(spec)}"]

@@ -198,13 +198,18 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}.", "checkpoint") from None
     except pickle.UnpicklingError:
         raise InvalidInputError(f"{path} is corrupt, or holds more than tensors.", "checkpoint") from None
-    except (RuntimeError, ValueError, EOFError) as error:  # what a broken archive makes of PyTorch's reader
-        first = str(error).partition("\n")[0].partition(". ")[0]
+    except Exception as error:  # what a broken file makes of PyTorch's reader has no common type
+        first = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+        if "mmap" in first:  # PyTorch's advice about its own option
+            first = "it is no archive as torch.save has written since PyTorch 1.6"
         raise InvalidInputError(f"{path} is truncated, or no state dict of PyTorch ({first}).", "checkpoint") from None
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
         raise InvalidInputError(f"{path} is no state dict: legal are names of tensors alone.", "checkpoint")
+    for name, tensor in content.items():
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.device.type != "cpu":
+            raise InvalidInputError(f"{path}: {name} has no plain values; legal are dense tensors.", "checkpoint")
     return content
 
 

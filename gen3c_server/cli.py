@@ -99,7 +99,7 @@ def serve(
     if checkpoints is not None:
         environment["GEN3C_CHECKPOINTS"] = str(checkpoints.resolve())
     if vggt is not None:
-        environment["GEN3C_VGGT"] = str(vggt.resolve())
+        environment["GEN3C_VGGT"] = str(vggt.absolute())  # not where a link leads: the name tells the format
     if threads is not None:
         environment["GEN3C_THREADS"] = str(threads)
     try:

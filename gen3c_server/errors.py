@@ -5,6 +5,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
+import torch
 from gen3c_client.contract import ErrorCode
 from pydantic import ValidationError
 
@@ -50,7 +51,7 @@ class JobError(Exception):
                 return cls("INVALID_ARG", str(error), error.field)
             case CancelledError():
                 return cls("CANCELLED", str(error))
-            case MemoryError():
+            case MemoryError() | torch.OutOfMemoryError():
                 return cls("UNAVAILABLE", "The server ran out of memory on this job; try fewer views or frames.")
             case _:
                 return cls("INTERNAL", _log_and_hide("unexpected failure", error))

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import cache
 
 import triton_python_backend_utils as pb_utils
 
@@ -28,7 +29,9 @@ class GeometryModel:
         self._settings.apply_threads()
         source = find_vggt(self._settings.vggt, self._settings.checkpoints)
         preset = self._settings.preset
-        vggt = VggtModel(bls.LeafProgram(VGGT), source, str(source.provenance()), preset.may_be_untrained)
+        vggt = VggtModel(
+            bls.LeafProgram(VGGT), source, cache(lambda: str(source.provenance())), preset.may_be_untrained
+        )
         self._providers = GeometryProviders(vggt, self._settings.limits.pixels)
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:

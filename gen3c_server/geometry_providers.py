@@ -1,5 +1,6 @@
 """Which source of geometry a job gets. Knows VGGT as a program: the same in a server and in a test."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gen3c.errors import InvalidInputError
@@ -11,6 +12,7 @@ from gen3c.geometry.vggt.weights import VggtSource
 from gen3c.program import Program
 from gen3c_server.geometry_wire import GeometryOptions
 
+_USUAL = VggtOptions()
 _FIELD = "spec.geometry.provider"
 
 
@@ -20,7 +22,7 @@ class VggtModel:
 
     program: Program
     source: VggtSource
-    weights: str  # where they came from, for the answer to the user
+    weights: Callable[[], str]  # where they came from, for the answer to the user
     may_be_untrained: bool  # random weights may answer, with a warning
 
 
@@ -50,15 +52,19 @@ class GeometryProviders:
         """The network where its released weights are; else structure from motion; a lesser network if that fails."""
         source = self.vggt.source
         name = source.config.name
-        if source.is_official and len(frames) <= MOST_FRAMES:
-            note = f"Geometry by vggt: the server has the weights of {name}."
+        if source.is_of_released_size and len(frames) <= MOST_FRAMES:
+            note = f"Geometry by vggt: the server has weights of {name}."
             return replace(self._vggt(frames, options, watch), notes=(note,))
-        why = f"{name} takes {MOST_FRAMES} frames at most" if source.is_official else "no released weights of VGGT here"
+        why = (
+            f"{name} takes {MOST_FRAMES} frames at most" if source.is_of_released_size else "no weights of VGGT-1B here"
+        )
         try:
-            note = f"Geometry by sfm (structure from motion): {why}."
+            idle = (options.vggt_confidence, options.vggt_drop_lowest) != (_USUAL.min_confidence, _USUAL.drop_lowest)
+            idle_note = " The thresholds of vggt have no effect." if idle else ""
+            note = f"Geometry by sfm (structure from motion): {why}.{idle_note}"
             return replace(sfm.estimate(frames, watch, seed=options.seed), notes=(note,))
         except InvalidInputError as error:
-            if source.path is None or source.is_official:
+            if source.path is None or source.is_of_released_size:
                 raise InvalidInputError(f"{error} (Structure from motion was taken: {why}.)", error.field) from error
             note = f"Geometry by vggt ({name}), because structure from motion failed: {error}"
         return replace(self._vggt(frames, options, watch), notes=(note,))
@@ -76,4 +82,4 @@ class GeometryProviders:
         warnings = geometry.warnings
         if untrained:
             warnings = ("untrained weights: vggt. Depth and cameras mean nothing.", *warnings)
-        return replace(geometry, info={**geometry.info, "weights": model.weights}, warnings=warnings)
+        return replace(geometry, info={**geometry.info, "weights": model.weights()}, warnings=warnings)

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gen3c.geometry.types import Frames, Geometry
+from gen3c.geometry.vggt.provider import VggtOptions
 
 Wire = dict[str, Tensor | list[bytes]]
 
@@ -26,8 +27,8 @@ class GeometryOptions:
     provider: str
     seed: int = 0
     job: str = ""  # name of the job's files: in the cancel directory, to stop; in the progress directory, to report to
-    vggt_confidence: float = 1.5
-    vggt_drop_lowest: float = 0.0
+    vggt_confidence: float = VggtOptions.min_confidence
+    vggt_drop_lowest: float = VggtOptions.drop_lowest
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def pack_result(geometry: Geometry) -> Wire:
     """The outputs of one call."""
     info = {"info": geometry.info, "warnings": list(geometry.warnings), "notes": list(geometry.notes)}
     return {
-        "INFO": [json.dumps(info).encode()],
+        "INFO": [json.dumps(info, allow_nan=False).encode()],
         "DEPTH": geometry.depth,
         "CONFIDENCE": geometry.confidence,
         "W2C": geometry.w2c,

@@ -14,12 +14,18 @@ def release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def answering_on_cpu(program: Program) -> Program:
+    """`program` with its outputs on the CPU, for callers that have no business on a GPU."""
+    return lambda inputs: {name: tensor.cpu() for name, tensor in program(inputs).items()}
+
+
 def releasing(program: Program, device: torch.device) -> Program:
-    """`program`, which releases after every call."""
+    """`program`, which releases after every call, also one that fails: most of all where memory ran out."""
 
     def call(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs = program(inputs)
-        release(device)
-        return outputs
+        try:
+            return program(inputs)
+        finally:
+            release(device)
 
     return call

@@ -4,7 +4,7 @@ import triton_python_backend_utils as pb_utils
 from torch import Tensor, nn
 
 from gen3c.program import LocalProgram, Program, Signature
-from gen3c_server.gpu_memory import releasing
+from gen3c_server.gpu_memory import answering_on_cpu, releasing
 from gen3c_server.settings import Settings
 from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
@@ -24,8 +24,10 @@ class LeafModel:
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
         settings = Settings.from_environment()
         settings.apply_threads()
-        program = LocalProgram(self.build(settings), self.signature)
-        self._program: Program = program if self.keeps_memory else releasing(program, settings.device)
+        program: Program = LocalProgram(self.build(settings), self.signature)
+        if self.answers_on_cpu:
+            program = answering_on_cpu(program)
+        self._program = program if self.keeps_memory else releasing(program, settings.device)
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
         return [self._answer(request) for request in requests]
@@ -34,8 +36,6 @@ class LeafModel:
         try:
             inputs = {k: v for k, v in request_values(request).items() if isinstance(v, Tensor)}
             outputs = self._program(inputs)
-            if self.answers_on_cpu:
-                outputs = {name: tensor.cpu() for name, tensor in outputs.items()}
             return pb_utils.InferenceResponse([from_value(name, tensor) for name, tensor in outputs.items()])
         except Exception as error:
             return error_response(error)

@@ -112,9 +112,9 @@ class CameraFile(_Strict):
 class GeometryOptions(_Strict):
     """Where depth and cameras of the views come from, and what the unit of lengths is.
 
-    `auto` is `vggt` where the server has its released weights, else `sfm`, and where that fails a trained `vggt` of
-    another size if the server has one; an `info` event says which and why. `scale` is `center_depth`, the median of
-    view 0's confident depth, or `reference`: the geometry's own unit as it comes, as in GEN3C.
+    `auto` is `vggt` where the server has weights of the released size, else `sfm`, and where that fails a trained
+    `vggt` of another size if the server has one; an `info` event says which and why. `scale` is `center_depth`, the
+    median of view 0's confident depth, or `reference`: the geometry's own unit as it comes, as in GEN3C.
     """
 
     provider: GeometryProvider = "auto"

@@ -100,9 +100,9 @@ def open_component(directory: Path, name: ComponentName) -> Component | None:
         raise InvalidInputError(f"{folder / INDEX} has no weight_map from keys to files.", field="checkpoint")
     shards = sorted(set(weight_map.values()))
     for shard in shards:
-        if Path(shard).name != shard or not (folder / shard).is_file():
+        if Path(shard).name != shard or Path(shard).suffix != ".safetensors" or not (folder / shard).is_file():
             raise InvalidInputError(
-                f"{folder / INDEX} names {shard!r}; legal are files of that folder, which is what it lacks.",
+                f"{folder / INDEX} names {shard!r}; legal are safetensors files that lie there.",
                 field="checkpoint",
             )
     return Component(folder, config, tuple(folder / shard for shard in shards), weight_map)

@@ -23,6 +23,7 @@ from gen3c.geometry.sparse import SparseScene
 from gen3c.geometry.types import Frames, Geometry, Watch
 
 MATCHED_LONG_SIDE = 1280
+MOST_FRAMES = 64  # 2016 pairs, some ten minutes on two cores
 POLL_SECONDS = 0.1
 LEAST_PARALLAX = 0.5  # degrees; below it depth is noise
 ADVICE = "more overlap between neighbouring frames, more texture, more frames or another selection may help"
@@ -88,6 +89,12 @@ def _check_frames(frames: Frames) -> None:
         raise InvalidInputError(
             f"Geometry from motion needs at least 2 frames taken from different places, better 3 or more; "
             f"got {len(frames)}."
+        )
+    if len(frames) > MOST_FRAMES:
+        raise InvalidInputError(
+            f"Structure from motion takes {MOST_FRAMES} frames at most, for it matches every pair; got {len(frames)}. "
+            "Select fewer.",
+            "MEDIA",
         )
     first = frames.frame(0)
     if all(torch.equal(first, frames.frame(i)) for i in range(1, len(frames))):

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import full_size, full_size_job, h200
+from benchmarks import full_size, full_size_job, h200, vggt
 from benchmarks.full_size_table import table
 from gen3c.cache3d import render
 from gen3c.generator.weights import load_dit, load_vae
+from gen3c.presets import VGGT_TINY
 from tests.walls import SMALL
 
 CPU = torch.device("cpu")
@@ -57,6 +58,20 @@ def test_the_page_of_results_is_what_the_files_say() -> None:
         about = json.loads(path.read_text())["about"]
         assert about["commit"] in page
         assert about["gpu"] in page
+
+
+def test_the_whole_of_vggt_takes_more_than_its_aggregator() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "vggt.json").read_text())["result"]
+    assert [row["frames"] for row in rows] == list(vggt.FRAMES)
+    for row in rows:
+        assert row["whole_gb"] > row["aggregator_gb"]
+        assert row["whole_s"] > row["aggregator_s"]
+
+
+def test_vggt_is_measured_in_both_types() -> None:
+    (row,) = vggt.measure(VGGT_TINY, CPU, (2,), (28, 42))
+    assert row.difference is not None
+    assert 1e-5 < row.difference < 0.02  # bfloat16 has 8 bits
 
 
 def test_a_stage_needs_a_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from gen3c_client.contract import JobSpec
 from pydantic import ValidationError
 
@@ -44,3 +45,10 @@ def test_foreign_messages_stay_inside() -> None:
 def test_library_errors_keep_their_field() -> None:
     error = JobError.of(InvalidInputError("too few views.", "MEDIA"))
     assert (error.code, error.field) == ("INVALID_ARG", "MEDIA")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
+def test_memory_that_ran_out_is_no_bug_but_too_large_a_job(error: Exception) -> None:
+    assert JobError.of(error) == JobError(
+        "UNAVAILABLE", "The server ran out of memory on this job; try fewer views or frames."
+    )

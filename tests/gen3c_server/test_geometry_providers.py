@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from gen3c_client import contract as contract_module
 from torch import Tensor
 
 from gen3c.errors import CancelledError, InvalidInputError
 from gen3c.geometry import sfm
 from gen3c.geometry.types import Geometry, Watch
+from gen3c.geometry.vggt.provider import VggtOptions
 from gen3c.geometry.vggt.weights import VggtSource
 from gen3c.presets import VGGT_1B, VGGT_TINY, VggtConfig
 from gen3c_server.geometry_providers import GeometryProviders, VggtModel
@@ -24,7 +26,7 @@ SFM_ANSWER = Geometry(ONES, ONES, *EYES)
 
 def providers(config: VggtConfig, *, weights: bool, may_be_untrained: bool = True) -> GeometryProviders:
     source = VggtSource(config, Path("model.pt") if weights else None)
-    return GeometryProviders(VggtModel(Oracle(), source, "of a test", may_be_untrained), max_pixels=10**6)
+    return GeometryProviders(VggtModel(Oracle(), source, lambda: "of a test", may_be_untrained), max_pixels=10**6)
 
 
 def answer(*_: object, **__: object) -> Geometry:
@@ -50,7 +52,7 @@ def test_released_weights_are_taken_by_themselves() -> None:
     geometry = providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
     assert geometry.info["provider"] == "vggt"
     assert geometry.info["weights"] == "of a test"
-    assert geometry.notes == ("Geometry by vggt: the server has the weights of VGGT-1B.",)
+    assert geometry.notes == ("Geometry by vggt: the server has weights of VGGT-1B.",)
     assert geometry.warnings == ()
 
 
@@ -59,7 +61,7 @@ def test_released_weights_are_taken_by_themselves() -> None:
 def test_without_released_weights_it_is_structure_from_motion(weights: bool) -> None:
     geometry = providers(VGGT_TINY, weights=weights).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
     assert geometry.depth is SFM_ANSWER.depth
-    assert geometry.notes == ("Geometry by sfm (structure from motion): no released weights of VGGT here.",)
+    assert geometry.notes == ("Geometry by sfm (structure from motion): no weights of VGGT-1B here.",)
 
 
 @pytest.mark.usefixtures("sfm_works")
@@ -85,7 +87,7 @@ def test_an_untrained_network_never_takes_over() -> None:
     with pytest.raises(InvalidInputError) as caught:
         providers(VGGT_TINY, weights=False).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
     assert str(caught.value) == (
-        "None of the frames could be placed. (Structure from motion was taken: no released weights of VGGT here.)"
+        "None of the frames could be placed. (Structure from motion was taken: no weights of VGGT-1B here.)"
     )
     assert caught.value.field == "MEDIA"
 
@@ -124,6 +126,19 @@ def broken(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_a_failure_of_the_network_is_not_hidden_by_structure_from_motion() -> None:
-    model = VggtModel(broken, VggtSource(VGGT_1B, Path("model.pt")), "of a test", True)
+    model = VggtModel(broken, VggtSource(VGGT_1B, Path("model.pt")), lambda: "of a test", True)
     with pytest.raises(RuntimeError, match="no memory"):
         GeometryProviders(model, 10**6).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
+
+
+@pytest.mark.usefixtures("sfm_works")
+def test_thresholds_that_have_no_effect_are_said_to_have_none() -> None:
+    options = GeometryOptions("auto", vggt_drop_lowest=0.1)
+    (note,) = providers(VGGT_TINY, weights=False).estimate(FRAMES, options, None, WATCH).notes
+    assert note.endswith("The thresholds of vggt have no effect.")
+
+
+def test_the_thresholds_have_the_same_defaults_everywhere() -> None:
+    wire, contract, own = GeometryOptions("vggt"), contract_module.GeometryOptions(), VggtOptions()
+    assert wire.vggt_confidence == contract.vggt_confidence == own.min_confidence
+    assert wire.vggt_drop_lowest == contract.vggt_drop_lowest == own.drop_lowest

@@ -69,7 +69,7 @@ def test_white_pictures_do_no_harm(client: Client) -> None:
     assert (arrays["depth"] > 0).all()
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, ""), (201, "200 views")])
+@pytest.mark.parametrize(("count", "said"), [(0, "MEDIA"), (201, "200 views")])
 def test_no_frames_and_too_many_are_refused(server: EmbeddedServer, count: int, said: str) -> None:
     media = [png(Image.new("RGB", (32, 32), (i, i, i))) for i in range(count)]
     _, message = raw_job(server.grpc_url, spec().model_dump_json().encode(), media)
@@ -89,7 +89,7 @@ def test_confidence_that_no_pixel_has_is_an_error_of_the_job_alone(server: Embed
 
 
 def test_auto_without_weights_says_what_it_took(client: Client) -> None:
-    with pytest.raises(JobError, match=r"at least 2 frames.*no released weights of VGGT here"):
+    with pytest.raises(JobError, match=r"at least 2 frames.*no weights of VGGT-1B here"):
         run(client, [png(picture())], "auto")
 
 

@@ -20,7 +20,7 @@ from gen3c.program import Program
 
 MOST_FRAMES = 200  # attention over all frames grows with their square; the authors' own table ends here
 LEAST_FOV, MOST_FOV = math.radians(2), math.radians(170)  # of a camera that a pinhole can stand for
-LOW_AGREEMENT = 0.6  # see docs/architecture.md
+LOW_AGREEMENT = 0.8  # docs/geometry.md: of good scenes 0.98, of depth that is 2 % off 0.9, 5 % off 0.5
 LITTLE_TRUSTED = 0.1  # share of a frame's pixels below which the user is told
 
 
@@ -63,7 +63,8 @@ def estimate(
     canvas, fits = on_canvas(frames, config.image_side, config.patch)
     outputs = program({"IMAGES": canvas})
     watch.step("vggt.network", 1, 2)
-    pose, depth, raw_confidence = (outputs[name].float().cpu() for name in ("POSE", "DEPTH", "CONFIDENCE"))
+    pose, depth, raw = (outputs[name].float().cpu() for name in ("POSE", "DEPTH", "CONFIDENCE"))
+    raw = torch.nan_to_num(raw, nan=1.0, posinf=torch.finfo(raw.dtype).max).clamp(min=1.0)
     size = (canvas.shape[1], canvas.shape[2])
     _check_cameras(frames, pose)
     w2c, K = decode_pose(pose.double(), size)
@@ -72,14 +73,10 @@ def estimate(
 
     depth = torch.where(depth.isfinite(), depth, 0.0)
     shown = _shown(fits, size)
-    confidence = _trusted(raw_confidence, shown & (depth > 0), options)
+    usable = shown & (depth > 0)
+    confidence = _trusted(raw, usable, options)
     if not confidence[0].any():  # it gives the scene its unit of length
-        raise InvalidInputError(
-            f"VGGT trusts no depth of {frames.names[0]}, the first view: its confidence reaches "
-            f"{float(raw_confidence[0][shown[0]].max()):.3g}, and {options.min_confidence:g} is asked for. Put another "
-            "view first, or lower the threshold.",
-            "spec.geometry.vggt_confidence",
-        )
+        raise _first_view_unknown(frames.names[0], raw[0][usable[0]], options)
     agreed = agreement(torch.where(confidence > 0, depth, 0.0), w2c.float(), K.float())
     out_depth, out_confidence = empty_like_frames(frames)
     out_K = torch.empty(len(frames), 3, 3)
@@ -96,11 +93,12 @@ def estimate(
         "network": config.name,
         "network_size": list(size),
         "confident_fraction": round(float(trusted.mean()), 4),
-        "median_confidence": round(float(raw_confidence[shown].median()), 3),
+        "median_confidence": round(float(raw[shown].median()), 3),
         "min_confidence": options.min_confidence,
         "drop_lowest": options.drop_lowest,
-        "agreement": None if agreed is None else round(agreed.share, 4),
-        "depth_difference": None if agreed is None else round(agreed.difference, 4),
+        "agreement": None if agreed.share is None else round(agreed.share, 4),
+        "depth_difference": None if agreed.share is None else round(agreed.difference, 4),
+        "compared": int(agreed.compared.sum()) // 2,  # points; each counts for both of its views
         "focal_lengths": sorted({round(float(focal), 2) for focal in out_K[:, 0, 0]}),
     }
     warnings = _warnings(frames, trusted, agreed)
@@ -121,12 +119,29 @@ def _trusted(raw: Tensor, usable: Tensor, options: VggtOptions) -> Tensor:
 
     The network's is the inverse of an expected error, so 1 - 1/c is what that error leaves.
     """
-    raw = torch.nan_to_num(raw, nan=1.0, posinf=torch.finfo(raw.dtype).max)
     kept = usable & (raw >= options.min_confidence)
     if options.drop_lowest > 0 and usable.any():
         values = raw[usable]
         kept &= raw >= values.kthvalue(math.floor(options.drop_lowest * len(values)) + 1).values  # ties stay
     return torch.where(kept, 1 - 1 / raw, 0.0)
+
+
+def _first_view_unknown(name: str, raw: Tensor, options: VggtOptions) -> InvalidInputError:
+    """Why nothing of the first view is trusted, given the confidence of its pixels that have depth."""
+    if not len(raw):
+        return InvalidInputError(f"VGGT finds no depth in {name}, the first view; put another view first.", "MEDIA")
+    most = float(raw.max())
+    if most < options.min_confidence:
+        return InvalidInputError(
+            f"VGGT trusts no depth of {name}, the first view: its confidence reaches {most:.3g}, and "
+            f"{options.min_confidence:g} is asked for. Put another view first, or lower the threshold.",
+            "spec.geometry.vggt_confidence",
+        )
+    return InvalidInputError(
+        f"All depth of {name}, the first view, is among the least confident {options.drop_lowest:.0%}, which are to be "
+        "dropped. Put another view first, or drop less.",
+        "spec.geometry.vggt_drop_lowest",
+    )
 
 
 def _check_cameras(frames: Frames, pose: Tensor) -> None:
@@ -144,7 +159,7 @@ def _check_cameras(frames: Frames, pose: Tensor) -> None:
             )
 
 
-def _warnings(frames: Frames, trusted: Tensor, agreed: Agreement | None) -> tuple[str, ...]:
+def _warnings(frames: Frames, trusted: Tensor, agreed: Agreement) -> tuple[str, ...]:
     warnings = []
     if len(frames) == 1:
         warnings.append(
@@ -154,15 +169,37 @@ def _warnings(frames: Frames, trusted: Tensor, agreed: Agreement | None) -> tupl
     poor = [name for name, share in zip(frames.names, trusted, strict=True) if share < LITTLE_TRUSTED]
     if poor:
         warnings.append(
-            f"VGGT trusts less than {LITTLE_TRUSTED:.0%} of the depth of {', '.join(poor)}: little texture, little "
+            f"VGGT trusts less than {LITTLE_TRUSTED:.0%} of the depth of {_list(poor)}: little texture, little "
             "overlap with the others, or things that move."
         )
-    if len(frames) > 1 and agreed is None:
-        warnings.append("No frame sees anything of another, by VGGT's cameras: the views do not make one scene.")
-    if agreed is not None and agreed.share < LOW_AGREEMENT:
+    if len(frames) == 1:
+        return tuple(warnings)
+    shares = dict(zip(frames.names, agreed.shares(), strict=True))
+    alone = [name for name, share in shares.items() if share is None]
+    if alone:
+        what = (
+            "anything of another"
+            if len(alone) == len(frames)
+            else f"anything of {_list(alone)}, or the other way round"
+        )
+        warnings.append(f"No frame sees {what}, by VGGT's cameras and depth: the views do not make one scene.")
+    if agreed.share is not None and agreed.share < LOW_AGREEMENT:
         warnings.append(
             f"The frames agree on only {agreed.share:.0%} of the depth that they share; in a good scene it is "
             f"{LOW_AGREEMENT:.0%} or more. Expect surfaces to appear twice: choose frames that overlap more, or "
             "geometry 'sfm'."
         )
+    else:
+        odd = [name for name, share in shares.items() if share is not None and share < LOW_AGREEMENT]
+        if odd:
+            warnings.append(
+                f"The depth of {_list(odd)} does not fit that of the other frames: less than {LOW_AGREEMENT:.0%} of "
+                "what they share agrees. Leaving it out may give a truer scene."
+            )
     return tuple(warnings)
+
+
+def _list(names: list[str]) -> str:
+    """Names for a sentence; of many the first ones."""
+    most = 5
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"

@@ -38,8 +38,8 @@ class VggtSource:
     path: Path | None  # None: no weights, the network is drawn from a seed
 
     @property
-    def is_official(self) -> bool:
-        """Whether the network has the released size, and so, by what is published, the released weights."""
+    def is_of_released_size(self) -> bool:
+        """Whether these are weights of the released network's size, so those released or a descendant of them."""
         return self.path is not None and self.config is VGGT_1B
 
     def provenance(self) -> Provenance:

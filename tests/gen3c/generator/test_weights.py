@@ -158,6 +158,7 @@ def test_a_good_checkpoint_gets_as_far_as_the_gpu(tmp_path):
         ('{"weight_map": 3}', "has no weight_map"),
         ('{"weight_map": {"a": "../vae/x.safetensors"}}', "names '../vae/x.safetensors'"),
         ('{"weight_map": {"a": "absent.safetensors"}}', "names 'absent.safetensors'"),
+        ('{"weight_map": {"a": "config.json"}}', "names 'config.json'; legal are safetensors files"),
     ],
 )
 def test_a_broken_index_is_refused(tmp_path, content, message):

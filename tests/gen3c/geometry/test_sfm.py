@@ -145,6 +145,12 @@ def test_one_frame_is_not_enough(shot: Shot) -> None:
         sfm.estimate(only(shot.frames, [0]), Watch())
 
 
+def test_more_frames_than_every_pair_of_can_be_matched_are_refused() -> None:
+    frames = Frames(torch.zeros(65, 16, 16, 3, dtype=torch.uint8), torch.full((65, 2), 16), ("x.jpg",) * 65)
+    with pytest.raises(InvalidInputError, match="64 frames at most, for it matches every pair; got 65"):
+        sfm.estimate(frames)
+
+
 def test_identical_frames_have_no_parallax(shot: Shot) -> None:
     with pytest.raises(InvalidInputError, match="identical"):
         sfm.estimate(only(shot.frames, [0, 0, 0]), Watch())

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 import typer
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from gen3c.generator.checkpoint import STATISTICS
-from gen3c.presets import GEN3C_7B, TINY, Preset
+from gen3c.geometry.vggt.weights import VggtSource, find_vggt, load_vggt
+from gen3c.presets import GEN3C_7B, TINY, VGGT_TINY, Preset
 from gen3c_server import cli
 from gen3c_server.launcher import ServeOptions
 from tests.gen3c.generator.checkpoint_files import save_transformer, save_vae
@@ -29,7 +31,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
         options.append(given)
         return 1
 
-    for name in ("GEN3C_PRESET", "GEN3C_DEPLOYMENT", "GEN3C_CHECKPOINTS", "GEN3C_THREADS", "GEN3C_DEVICE"):
+    for name in (
+        "GEN3C_PRESET",
+        "GEN3C_DEPLOYMENT",
+        "GEN3C_CHECKPOINTS",
+        "GEN3C_VGGT",
+        "GEN3C_THREADS",
+        "GEN3C_DEVICE",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cli, "run_server", run)
     return options
@@ -140,4 +149,28 @@ def test_a_gpu_that_is_not_there_ends_the_start_at_once(
     result = CliRunner().invoke(app, ["--device", "cuda:1"])
     assert result.exit_code == 2
     assert "is 'cuda:1'; legal on this machine: cpu, cuda, cuda:0" in result.stderr
+    assert not started
+
+
+def test_weights_of_vggt_may_lie_behind_a_link(
+    started: list[ServeOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the cache of Hugging Face's tools: what the link points to has no ending, which tells the format."""
+    (tmp_path / "blob").mkdir()
+    save_file(load_vggt(VggtSource(VGGT_TINY, None)).state_dict(), tmp_path / "blob" / "0123abcd")
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blob" / "0123abcd")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["--vggt", "model.safetensors"])
+    assert result.exit_code == 1, result.stderr
+    [options] = started
+    passed = Path(options.environment["GEN3C_VGGT"])
+    assert passed == tmp_path / "model.safetensors"
+    assert find_vggt(passed).config is VGGT_TINY
+
+
+def test_a_file_that_is_no_vggt_ends_the_start_at_once(started: list[ServeOptions], tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    result = CliRunner().invoke(app, ["--vggt", str(tmp_path / "model.safetensors")])
+    assert result.exit_code == 2
+    assert "is no VGGT: aggregator.camera_token is missing" in result.stderr
     assert not started

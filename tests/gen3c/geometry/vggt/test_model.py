@@ -149,6 +149,18 @@ def test_the_last_level_makes_the_camera_and_each_level_the_maps(vggt: Vggt, ima
         assert float((prediction.depth - expected.depth).abs().max()) > 0.01
 
 
+def test_the_camera_head_reads_the_first_token_of_each_frame_alone(vggt: Vggt, config: VggtConfig) -> None:
+    tokens = torch.randn(2, 3, 8, 2 * config.width, generator=torch.Generator().manual_seed(4))
+    refined = vggt.camera_head(tokens)
+    assert refined.shape == (4, 2, 3, 9)
+    assert float((refined[1:] - refined[:-1]).abs().amax((1, 2, 3)).min()) > 0.01  # every iteration adds something
+    assert torch.equal(vggt.camera_head(tokens[:, :, :1]), refined)
+    assert torch.equal(vggt.camera_head(tokens, 2), refined[:2])
+    tokens[:, 2, 0] = 0
+    moved = (vggt.camera_head(tokens) - refined).abs().amax((0, 3))  # [2,3]
+    assert float(moved.min()) > 1e-3  # through attention, the other frames' cameras too
+
+
 def test_narrow_makes_the_linear_layers_of_the_aggregator_narrow_and_nothing_else(vggt: Vggt) -> None:
     narrow = vggt.narrow(torch.bfloat16)
     assert narrow is vggt
@@ -286,3 +298,16 @@ def test_the_network_knows_where_a_patch_lies(vggt: Vggt, change: Callable[[Tens
     tokens = vggt.aggregator(flat)[-1][:, :, 5:].unflatten(2, (3, 5)).movedim(-1, 2)  # [2,3,c,3,5]
     mirrored = vggt.aggregator(change(flat))[-1][:, :, 5:].unflatten(2, (3, 5)).movedim(-1, 2)
     assert float((change(mirrored) - tokens).abs().max()) > 0.05
+
+
+def test_every_norm_has_the_released_epsilon() -> None:
+    """None of them shows in outputs of ordinary weights, all of them count for the released ones."""
+    with torch.device("meta"):
+        vggt = Vggt(VGGT_1B)
+    norms = {name: module for name, module in vggt.named_modules() if isinstance(module, nn.LayerNorm)}
+    small = {name for name in norms if name.startswith("aggregator.patch_embed.")} | {"camera_head.adaln_norm"}
+    assert len(small) == 2 * 24 + 1 + 1
+    assert len(norms) - len(small) == 48 * 4 + 2 + 2 * 4 + 2  # aggregator, camera head and its trunk, dense heads
+    for name, norm in norms.items():
+        assert norm.eps == (1e-6 if name in small else 1e-5), name
+        assert norm.elementwise_affine == (name != "camera_head.adaln_norm")

@@ -1,5 +1,6 @@
 """VGGT as a provider, with a network that is exactly right, or exactly wrong in one thing."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -194,6 +195,45 @@ def test_views_that_agree_say_so_and_others_are_warned_of() -> None:
     away = run(pictures(*[(168, 280)] * 2), turned_away)
     assert away.info["agreement"] is None
     assert any("No frame sees anything of another" in warning for warning in away.warnings)
+
+    def one_scale(answer: dict[str, Tensor]) -> None:
+        answer["DEPTH"][5] *= 1.4
+
+    odd = run(pictures(*[(168, 280)] * 10), one_scale)
+    assert [warning for warning in odd.warnings if "does not fit" in warning and "photo5.jpg does" in warning]
+
+
+def test_what_is_told_of_an_answer_can_be_sent() -> None:
+    """A figure that is no number would fail the job at its very end."""
+
+    def broken(answer: dict[str, Tensor]) -> None:
+        answer["CONFIDENCE"][0, 5, 5] = torch.nan
+        answer["CONFIDENCE"][1] = torch.inf
+        answer["DEPTH"][1, 3] = torch.nan
+
+    geometry = run(pictures((168, 280), (168, 280)), broken)
+    assert json.loads(json.dumps(geometry.info, allow_nan=False)) == geometry.info
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said", "at_fault"),
+    [
+        (lambda a: a["DEPTH"][0].fill_(torch.inf), {}, "no depth in photo0.jpg", "MEDIA"),
+        (lambda a: a["CONFIDENCE"][0].fill_(torch.nan), {}, "reaches 1, and 1.5", "spec.geometry.vggt_confidence"),
+        (
+            lambda a: a["CONFIDENCE"][0].fill_(5),
+            {"drop_lowest": 0.5},
+            "least confident 50%",
+            "spec.geometry.vggt_drop_lowest",
+        ),
+    ],
+)
+def test_a_first_view_that_is_not_trusted_says_why(
+    change: Callable[[dict[str, Tensor]], None], options: dict[str, float], said: str, at_fault: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=said) as caught:
+        run(pictures((168, 280), (168, 280)), change, **options)
+    assert caught.value.field == at_fault
 
 
 def test_one_frame_works_and_is_warned_of() -> None:

@@ -22,6 +22,8 @@ from gen3c.presets import VGGT_1B, VGGT_TINY, VggtConfig
 
 State = dict[str, Tensor]
 
+SAFETENSORS, PICKLED = FILES
+
 PROJECTION = "aggregator.frame_blocks.2.attn.proj.weight"  # a linear layer of the aggregator
 NORM = "camera_head.token_norm.weight"
 POINTS = "point_head.norm.weight"
@@ -128,8 +130,8 @@ def test_what_was_loaded_does_not_hang_on_the_file(path: Path, state: State) -> 
 
 
 def test_parameters_are_as_good_as_tensors(tmp_path: Path, vggt: Vggt) -> None:
-    torch.save(vggt.requires_grad_().state_dict(keep_vars=True), tmp_path / "model.pt")
-    assert_loaded(load_vggt(find_vggt(tmp_path / "model.pt")), dict(vggt.state_dict()))
+    torch.save(vggt.requires_grad_().state_dict(keep_vars=True), tmp_path / PICKLED)
+    assert_loaded(load_vggt(find_vggt(tmp_path / PICKLED)), dict(vggt.state_dict()))
 
 
 def test_half_precision_files_become_float32(path: Path, state: State) -> None:
@@ -189,10 +191,15 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT)
+# The kinds of files differ in how shapes, types and values are told.
+CASES = [(SAFETENSORS, key) for key in SPOILT] + [(PICKLED, key) for key in ("shape", "not a number", "integers")]
+
+
+@pytest.mark.parametrize(("file", "key"), CASES)
 def test_a_file_with_one_wrong_tensor_is_refused_before_the_gpu_is_touched(
-    path: Path, state: State, monkeypatch: pytest.MonkeyPatch, spoil: Spoil, message: str
+    tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch, file: str, key: str
 ) -> None:
+    path, (spoil, message) = tmp_path / file, SPOILT[key]
     spoil(state)
     write(path, state)
     touched: list[str] = []
@@ -222,7 +229,8 @@ def test_all_that_is_wrong_is_listed(path: Path, state: State) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_values_must_fit_into_the_type_that_each_tensor_gets(path: Path, state: State, dtype: torch.dtype) -> None:
+def test_values_must_fit_into_the_type_that_each_tensor_gets(tmp_path: Path, state: State, dtype: torch.dtype) -> None:
+    path = tmp_path / SAFETENSORS
     too_large = {torch.float16: 1e5, torch.bfloat16: 3.4e38}[dtype]
     state[NORM][0] = too_large  # stays float32
     write(path, state)
@@ -267,7 +275,7 @@ class Intruder:
 
 
 def test_code_in_a_file_does_not_run(tmp_path: Path, state: State) -> None:
-    path, folder = tmp_path / "model.pt", tmp_path / "intruded"
+    path, folder = tmp_path / PICKLED, tmp_path / "intruded"
     for content in (Intruder(folder), state | {"extra": Intruder(folder)}):
         torch.save(content, path)
         refused(path, "holds more than tensors")
@@ -277,7 +285,7 @@ def test_code_in_a_file_does_not_run(tmp_path: Path, state: State) -> None:
 
 
 def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path: Path, vggt: Vggt, state: State) -> None:
-    path = tmp_path / "model.pt"
+    path = tmp_path / PICKLED
     for content in ({"model": state}, [*state.values()], state | {"epoch": 3}, {1: state[NORM]}, state[NORM]):
         torch.save(content, path)
         refused(path, "no state dict: legal are names of tensors alone")
@@ -285,7 +293,6 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path: Path, vggt: Vggt,
     refused(path, "holds more than tensors")
 
 
-@pytest.mark.xfail(strict=True, reason="gen3c.weight_files asks such tensors for what they do not have")
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 @pytest.mark.parametrize(
     "change",
@@ -299,7 +306,7 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path: Path, vggt: Vggt,
 def test_tensors_that_are_no_plain_numbers_are_refused(
     tmp_path: Path, state: State, change: Callable[[Tensor], Tensor]
 ) -> None:
-    path = tmp_path / "model.pt"
+    path = tmp_path / PICKLED
     torch.save(state | {PROJECTION: change(state[PROJECTION])}, path)
     refused(path)
 
@@ -328,7 +335,7 @@ def test_the_size_is_told_by_the_camera_tokens_alone(path: Path) -> None:
         write(path, {CAMERA_TOKEN: torch.full((1, 2, 1, config.width), torch.nan)})
         source = find_vggt(path)
         assert source.config is config
-        assert source.is_official == (config is VGGT_1B)
+        assert source.is_of_released_size == (config is VGGT_1B)
     with pytest.raises(InvalidInputError, match=r"aggregator\.register_token is missing"):
         load_vggt(source)
 
@@ -357,7 +364,7 @@ def test_files_are_looked_for_in_one_order(tmp_path: Path, state: State) -> None
     packaged.parent.rmdir()
     for source in (find_vggt(), find_vggt(directory=directory)):
         assert source == VggtSource(VGGT_TINY, None)
-        assert not source.is_official
+        assert not source.is_of_released_size
     with pytest.raises(InvalidInputError, match=re.escape(f"{safetensors} cannot be read")):
         find_vggt(safetensors)  # a file that was named is that or none
 
