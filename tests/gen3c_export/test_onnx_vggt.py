@@ -160,7 +160,7 @@ def test_an_antialiased_resize_needs_no_operator_that_tensorrt_lacks(
             "No input of vggt has the dynamic size 't'; legal: s, H, W",
         ),
         (torch.zeros(1, 28, 28, 3, dtype=torch.uint8), "s", "The example's s is 1; a dynamic size must be 2 or more"),
-        (torch.zeros(2, 28, 28, 3, dtype=torch.int64), "s", "IMAGES is torch.int64; legal: torch.uint8"),
+        (torch.zeros(2, 28, 28, 3, dtype=torch.int64), "s", "IMAGES is torch.int64, legal is torch.uint8"),
         (torch.zeros(2, 28, 28, dtype=torch.uint8), "s", r"IMAGES has shape \[2, 28, 28\], legal is \[s, H, W, 3\]"),
     ],
 )
