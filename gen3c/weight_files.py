@@ -60,8 +60,12 @@ def opened(path: Path) -> Iterator[WeightFile]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:  # compares the file's length with its header
             yield _Safetensors(file)
-    except (SafetensorError, OSError) as error:
-        raise InvalidInputError(f"{path} cannot be read as safetensors: {error}.", field="checkpoint") from error
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}.", field="checkpoint") from error
+    except SafetensorError as error:
+        raise InvalidInputError(
+            f"{path} is truncated, or no safetensors file ({error}).", field="checkpoint"
+        ) from error
 
 
 def problems_of(

@@ -44,10 +44,10 @@ def serve(
     vggt: Annotated[
         Path | None,
         typer.Option(
-            dir_okay=False,
             exists=True,
             envvar="GEN3C_VGGT",
-            help="VGGT's weights, model.pt or model.safetensors as published; default: in vggt/ of --checkpoints.",
+            help="VGGT's weights: model.pt or model.safetensors as published, or the folder of one; default: vggt/ of "
+            "--checkpoints.",
         ),
     ] = None,
     threads: Annotated[

@@ -39,9 +39,10 @@ class GeometryProviders:
             case "auto":
                 return self._auto(frames, options, watch)
             case "vggt":
-                return self._vggt(frames, options, watch)
+                return replace(self._vggt(frames, options, watch), notes=("Geometry by vggt, as asked for.",))
             case "sfm":
-                return sfm.estimate(frames, watch, seed=options.seed)
+                geometry = sfm.estimate(frames, watch, seed=options.seed)
+                return replace(geometry, notes=("Geometry by sfm (structure from motion), as asked for.",))
             case "file" if file is not None:
                 return files.read_geometry(file, frames, max_pixels=self.max_pixels)
             case _:
@@ -56,7 +57,9 @@ class GeometryProviders:
             note = f"Geometry by vggt: the server has weights of {name}."
             return replace(self._vggt(frames, options, watch), notes=(note,))
         why = (
-            f"{name} takes {MOST_FRAMES} frames at most" if source.is_of_released_size else "no weights of VGGT-1B here"
+            f"{name} takes {MOST_FRAMES} frames at most"
+            if source.is_of_released_size
+            else "the server has no weights of VGGT-1B"
         )
         try:
             idle = (options.vggt_confidence, options.vggt_drop_lowest) != (_USUAL.min_confidence, _USUAL.drop_lowest)
@@ -65,7 +68,11 @@ class GeometryProviders:
             return replace(sfm.estimate(frames, watch, seed=options.seed), notes=(note,))
         except InvalidInputError as error:
             if source.path is None or source.is_of_released_size:
-                raise InvalidInputError(f"{error} (Structure from motion was taken: {why}.)", error.field) from error
+                raise InvalidInputError(
+                    f"{error} (That is geometry by sfm, structure from motion: {why}. VGGT's weights on the server, "
+                    "or a geometry file, need no matching.)",
+                    error.field,
+                ) from error
             note = f"Geometry by vggt ({name}), because structure from motion failed: {error}"
         return replace(self._vggt(frames, options, watch), notes=(note,))
 

@@ -50,7 +50,7 @@ class Settings:
     deployment: Deployment
     run_dir: Path  # tokens and job files; shared by all models of a server
     checkpoints: Path | None
-    vggt: Path | None  # file of VGGT's weights; None: that of the checkpoints, if they have one
+    vggt: Path | None  # VGGT's weights, a file or its folder; None: that of the checkpoints, if they have one
     threads: int
     device: torch.device
 

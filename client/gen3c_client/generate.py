@@ -230,6 +230,12 @@ def _print_summary(console: Console, paths: Sequence[Path], done: Done, seconds:
     if isinstance(weights, dict):
         made_by = ", ".join(f"{network}: {source}" for network, source in weights.items())
         console.print(f"Preset {done.provenance.get('preset')}, weights {escape(made_by)}")
+    geometry = done.provenance.get("geometry")
+    if isinstance(geometry, dict):
+        # Which network, whether views agree: what a user compares between runs. The rest is in --json.
+        told = [str(geometry["weights"])] if "weights" in geometry else []
+        told += [f"views agree on {share:.0%}"] if isinstance(share := geometry.get("agreement"), float) else []
+        console.print(f"Geometry {escape(', '.join([str(geometry.get('provider')), *told]))}")
 
 
 def _print_notices(console: Console, notices: Sequence[Notice]) -> None:

@@ -84,8 +84,8 @@ Geometry = Annotated[
     _option(
         "--geometry",
         _GEOMETRY,
-        "Where depth and cameras come from: a network (vggt), structure from motion (sfm), what the server has (auto), "
-        "or --geometry-file.",
+        "Where depth and cameras come from: a network (vggt), structure from motion (sfm), the network if the server "
+        "has its weights, else sfm (auto), or --geometry-file.",
         _GEO.provider,
         GeometryProvider,
     ),
@@ -105,7 +105,7 @@ VggtConfidence = Annotated[
     _option(
         "--vggt-confidence",
         _GEOMETRY,
-        "Depth by vggt below this confidence (1 = none, tens = much) is left out.",
+        "Depth by vggt below this confidence is left out: from 1, which is none, to hundreds.",
         _GEO.vggt_confidence,
     ),
 ]
@@ -114,7 +114,7 @@ VggtDropLowest = Annotated[
     _option(
         "--vggt-drop-lowest",
         _GEOMETRY,
-        "Share of the least confident depth by vggt that is left out, too (0..1).",
+        "Share of the least confident depth by vggt that is left out, too (0 to below 1).",
         _GEO.vggt_drop_lowest,
     ),
 ]

@@ -61,7 +61,7 @@ def test_released_weights_are_taken_by_themselves() -> None:
 def test_without_released_weights_it_is_structure_from_motion(weights: bool) -> None:
     geometry = providers(VGGT_TINY, weights=weights).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
     assert geometry.depth is SFM_ANSWER.depth
-    assert geometry.notes == ("Geometry by sfm (structure from motion): no weights of VGGT-1B here.",)
+    assert geometry.notes == ("Geometry by sfm (structure from motion): the server has no weights of VGGT-1B.",)
 
 
 @pytest.mark.usefixtures("sfm_works")
@@ -87,7 +87,8 @@ def test_an_untrained_network_never_takes_over() -> None:
     with pytest.raises(InvalidInputError) as caught:
         providers(VGGT_TINY, weights=False).estimate(FRAMES, GeometryOptions("auto"), None, WATCH)
     assert str(caught.value) == (
-        "None of the frames could be placed. (Structure from motion was taken: no weights of VGGT-1B here.)"
+        "None of the frames could be placed. (That is geometry by sfm, structure from motion: the server has no "
+        "weights of VGGT-1B. VGGT's weights on the server, or a geometry file, need no matching.)"
     )
     assert caught.value.field == "MEDIA"
 
@@ -106,12 +107,20 @@ def test_untrained_weights_are_warned_of_or_refused() -> None:
     assert caught.value.field == "spec.geometry.provider"
 
 
+@pytest.mark.usefixtures("sfm_works")
+@pytest.mark.parametrize("provider", ["vggt", "sfm"])
+def test_the_source_is_told_also_where_it_was_asked_for(provider: str) -> None:
+    (note,) = providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions(provider), None, WATCH).notes
+    assert note.startswith(f"Geometry by {provider}")
+    assert note.endswith("as asked for.")
+
+
 def test_the_thresholds_of_the_job_reach_the_network_s_answer() -> None:
     with pytest.raises(InvalidInputError, match="reaches 10, and 11 is asked for"):
         providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions("vggt", vggt_confidence=11.0), None, WATCH)
     half = GeometryOptions("vggt", vggt_drop_lowest=0.5)
     geometry = providers(VGGT_1B, weights=True).estimate(FRAMES, half, None, WATCH)
-    assert geometry.info["drop_lowest"] == 0.5
+    assert geometry.info["vggt_drop_lowest"] == 0.5
     assert geometry.info["confident_fraction"] == 1.0  # all are the same: none is the lowest
 
 

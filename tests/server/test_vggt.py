@@ -89,7 +89,7 @@ def test_confidence_that_no_pixel_has_is_an_error_of_the_job_alone(server: Embed
 
 
 def test_auto_without_weights_says_what_it_took(client: Client) -> None:
-    with pytest.raises(JobError, match=r"at least 2 frames.*no weights of VGGT-1B here"):
+    with pytest.raises(JobError, match=r"at least 2 frames.*the server has no weights of VGGT-1B"):
         run(client, [png(picture())], "auto")
 
 

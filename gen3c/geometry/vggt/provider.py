@@ -94,8 +94,8 @@ def estimate(
         "network_size": list(size),
         "confident_fraction": round(float(trusted.mean()), 4),
         "median_confidence": round(float(raw[shown].median()), 3),
-        "min_confidence": options.min_confidence,
-        "drop_lowest": options.drop_lowest,
+        "vggt_confidence": options.min_confidence,
+        "vggt_drop_lowest": options.drop_lowest,
         "agreement": None if agreed.share is None else round(agreed.share, 4),
         "depth_difference": None if agreed.share is None else round(agreed.difference, 4),
         "compared": int(agreed.compared.sum()) // 2,  # points; each counts for both of its views
@@ -149,12 +149,11 @@ def _check_cameras(frames: Frames, pose: Tensor) -> None:
     for name, encoding in zip(frames.names, pose, strict=True):
         fov = [float(v) for v in encoding[7:]]
         if not encoding.isfinite().all() or float(encoding[3:7].norm()) < 1e-6:
-            raise InvalidInputError(f"VGGT finds no camera for {name}; leave it out, or use geometry 'sfm'.", "MEDIA")
+            raise InvalidInputError(f"VGGT finds no camera for {name}; leave it out.", "MEDIA")
         if not all(LEAST_FOV <= angle <= MOST_FOV for angle in fov):
             raise InvalidInputError(
                 f"VGGT finds a field of view of {math.degrees(fov[1]):.3g}x{math.degrees(fov[0]):.3g} degrees for "
-                f"{name}; usable are {math.degrees(LEAST_FOV):.0f} to {math.degrees(MOST_FOV):.0f}. Leave it out, or "
-                f"use geometry 'sfm'.",
+                f"{name}; usable are {math.degrees(LEAST_FOV):.0f} to {math.degrees(MOST_FOV):.0f}. Leave it out.",
                 "MEDIA",
             )
 
@@ -186,8 +185,7 @@ def _warnings(frames: Frames, trusted: Tensor, agreed: Agreement) -> tuple[str, 
     if agreed.share is not None and agreed.share < LOW_AGREEMENT:
         warnings.append(
             f"The frames agree on only {agreed.share:.0%} of the depth that they share; in a good scene it is "
-            f"{LOW_AGREEMENT:.0%} or more. Expect surfaces to appear twice: choose frames that overlap more, or "
-            "geometry 'sfm'."
+            f"{LOW_AGREEMENT:.0%} or more. Expect surfaces to appear twice; frames that overlap more may help."
         )
     else:
         odd = [name for name, share in shares.items() if share is not None and share < LOW_AGREEMENT]

@@ -49,26 +49,30 @@ class VggtSource:
         return Provenance(f"{self.config.name}, {self.path.name}", sha256_of(self.path))
 
 
-def find_vggt(file: Path | None = None, directory: Path | None = None) -> VggtSource:
-    """The weights in `file`, else those of a checkpoint directory, else of the package, else none.
+def find_vggt(given: Path | None = None, directory: Path | None = None) -> VggtSource:
+    """The weights that are `given`, a file or its folder; else a checkpoint directory's, the package's, or none.
 
-    Headers alone are read.
-
-    Raises InvalidInputError if the directory's folder for VGGT has no file, or for a file that is no VGGT of a known
-    size.
+    Headers alone are read. Raises InvalidInputError if such a folder has neither of the files, or for a file that is no
+    VGGT of a known size.
     """
-    if file is not None:
-        return VggtSource(_config_of(file), file)
-    folders = (
-        [PACKAGED / TINY.name / FOLDER] if directory is None else [directory / FOLDER, PACKAGED / TINY.name / FOLDER]
-    )
-    for folder in folders:
+    if given is not None:
+        return _source(_file_in(given) if given.is_dir() else given)
+    roots = [*([] if directory is None else [directory]), PACKAGED / TINY.name]
+    for folder in (root / FOLDER for root in roots):
         if folder.is_dir():
-            paths = [folder / name for name in FILES if (folder / name).is_file()]
-            if not paths:
-                raise InvalidInputError(f"{folder} holds neither {' nor '.join(FILES)}.", field="checkpoint")
-            return VggtSource(_config_of(paths[0]), paths[0])
+            return _source(_file_in(folder))
     return VggtSource(VGGT_TINY, None)
+
+
+def _source(path: Path) -> VggtSource:
+    return VggtSource(_config_of(path), path)
+
+
+def _file_in(folder: Path) -> Path:
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise InvalidInputError(f"{folder} holds neither {' nor '.join(FILES)}.", field="checkpoint")
 
 
 def load_vggt(

@@ -414,3 +414,11 @@ def test_untrained_weights_may_be_narrow() -> None:
     assert narrow[PROJECTION].dtype == torch.bfloat16
     assert narrow[NORM].dtype == torch.float32
     assert all(torch.equal(narrow[name], tensor.to(narrow[name].dtype)) for name, tensor in wide.items())
+
+
+def test_the_folder_of_a_file_is_as_good_as_the_file(tmp_path: Path) -> None:
+    """Which is what a download makes."""
+    with pytest.raises(InvalidInputError, match=r"holds neither model\.safetensors nor model\.pt"):
+        find_vggt(tmp_path)
+    torch.save({"aggregator.camera_token": torch.zeros(1, 2, 1, VGGT_TINY.width)}, tmp_path / "model.pt")
+    assert find_vggt(tmp_path).path == tmp_path / "model.pt"
