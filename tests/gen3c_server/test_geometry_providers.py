@@ -116,7 +116,7 @@ def test_the_source_is_told_also_where_it_was_asked_for(provider: str) -> None:
 
 
 def test_the_thresholds_of_the_job_reach_the_network_s_answer() -> None:
-    with pytest.raises(InvalidInputError, match="reaches 10, and 11 is asked for"):
+    with pytest.raises(InvalidInputError, match="reaches 10, 1 being none, and 11 is asked for"):
         providers(VGGT_1B, weights=True).estimate(FRAMES, GeometryOptions("vggt", vggt_confidence=11.0), None, WATCH)
     half = GeometryOptions("vggt", vggt_drop_lowest=0.5)
     geometry = providers(VGGT_1B, weights=True).estimate(FRAMES, half, None, WATCH)

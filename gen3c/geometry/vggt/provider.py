@@ -131,9 +131,9 @@ def _first_view_unknown(name: str, raw: Tensor, options: VggtOptions) -> Invalid
     if not len(raw):
         return InvalidInputError(f"VGGT finds no depth in {name}, the first view; put another view first.", "MEDIA")
     most = float(raw.max())
-    if most < options.min_confidence:
+    if most < options.min_confidence or most <= 1:
         return InvalidInputError(
-            f"VGGT trusts no depth of {name}, the first view: its confidence reaches {most:.3g}, and "
+            f"VGGT trusts no depth of {name}, the first view: its confidence reaches {most:.3g}, 1 being none, and "
             f"{options.min_confidence:g} is asked for. Put another view first, or lower the threshold.",
             "spec.geometry.vggt_confidence",
         )

@@ -219,7 +219,13 @@ def test_what_is_told_of_an_answer_can_be_sent() -> None:
     ("change", "options", "said", "at_fault"),
     [
         (lambda a: a["DEPTH"][0].fill_(torch.inf), {}, "no depth in photo0.jpg", "MEDIA"),
-        (lambda a: a["CONFIDENCE"][0].fill_(torch.nan), {}, "reaches 1, and 1.5", "spec.geometry.vggt_confidence"),
+        (lambda a: a["CONFIDENCE"][0].fill_(torch.nan), {}, "reaches 1, 1 being", "spec.geometry.vggt_confidence"),
+        (
+            lambda a: a["CONFIDENCE"][0].fill_(1),
+            {"min_confidence": 1.0},
+            "reaches 1, 1 being none",
+            "spec.geometry.vggt_confidence",
+        ),
         (
             lambda a: a["CONFIDENCE"][0].fill_(5),
             {"drop_lowest": 0.5},
@@ -252,7 +258,9 @@ def test_a_frame_that_the_network_does_not_trust_is_named() -> None:
 
 
 def test_a_first_frame_without_trusted_depth_is_refused_with_the_figure() -> None:
-    with pytest.raises(InvalidInputError, match=r"no depth of photo0.jpg.*reaches 10, and 11 is asked for") as caught:
+    with pytest.raises(
+        InvalidInputError, match=r"no depth of photo0.jpg.*reaches 10, 1 being none, and 11 is asked for"
+    ) as caught:
         run(pictures((168, 280)), min_confidence=11.0)
     assert caught.value.field == "spec.geometry.vggt_confidence"
 
