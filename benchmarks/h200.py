@@ -106,7 +106,7 @@ def networks_stage(preset: Preset, device: torch.device, steps: int) -> list[Row
         spec.name: torch.randn(spec.sizes(sizes), generator=generator, device=device, dtype=dtype)
         for spec in DIT.inputs
     }
-    inputs |= {"TIMESTEP": torch.full((1,), 0.3, device=device), "FPS": torch.full((1,), 24.0, device=device)}
+    inputs |= {"TIMESTEP": torch.full((1, 1), 0.3, device=device), "FPS": torch.full((1, 1), 24.0, device=device)}
     inputs["CONDITION_MASK"] = torch.zeros_like(inputs["CONDITION_MASK"])
     padding = torch.zeros_like(inputs["CONDITION_MASK"])
 
@@ -114,7 +114,7 @@ def networks_stage(preset: Preset, device: torch.device, steps: int) -> list[Row
         condition = torch.cat([inputs["CONDITION_MASK"], inputs["CACHE"], padding], dim=1)
         result: torch.Tensor = peer.transformer(
             hidden_states=inputs["LATENT"],
-            timestep=inputs["TIMESTEP"],
+            timestep=inputs["TIMESTEP"][:, 0],
             encoder_hidden_states=inputs["TEXT"],
             fps=24,
             condition_mask=condition,

@@ -1,8 +1,10 @@
 """Networks as ONNX files, by PyTorch's exporter that goes through `torch.export`. Needs the optional extra `export`."""
 
-from collections.abc import Collection, Mapping, Sequence
+import gc
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from onnxscript import FLOAT, ir, opset20
@@ -10,8 +12,10 @@ from torch import Tensor, nn
 
 from gen3c.errors import InvalidInputError
 from gen3c.program import Signature, TensorSpec
+from gen3c_export.onnx_fusions import fuse, group_norm
 
 OPSET = 20  # from 23 on attention is one node, which TensorRT for RTX builds in 16-bit types alone
+FUSED_OPSET = 23  # attention, RMS norms and rotary embeddings as one node each, which ONNX Runtime has kernels for
 
 
 def export_onnx(
@@ -21,8 +25,12 @@ def export_onnx(
     path: Path,
     *,
     dynamic: Collection[str] = (),
+    runtime: Literal["onnxruntime", "tensorrt"] = "tensorrt",
 ) -> None:
     """Write `module` as an ONNX graph to `path`, with its weights in a file beside it: that name and `.data`.
+
+    Both runtimes get the standard's operators: `tensorrt` those of opset 20, `onnxruntime` the larger ones of opset 23
+    (gen3c_export.onnx_fusions), which are faster there and sooner exported.
 
     The module takes the signature's inputs in order and returns its outputs in order, a single one without a tuple; it
     is put into evaluation mode. `example` has every input, on the module's device and in the type that the file is to
@@ -35,24 +43,49 @@ def export_onnx(
     arguments = signature.arguments(example)
     sizes = _checked_sizes(signature, arguments, dynamic)
     dims = {symbol: torch.export.Dim(symbol) for symbol in dynamic}
-    program = torch.onnx.export(
-        module.eval(),
-        arguments,
-        input_names=[spec.name for spec in signature.inputs],
-        output_names=[spec.name for spec in signature.outputs],
-        dynamic_shapes=tuple(
-            {axis: dims[size] for axis, size in enumerate(spec.shape) if size in dims} for spec in signature.inputs
-        ),
-        opset_version=OPSET,
-        custom_translation_table={torch.ops.aten._upsample_bicubic2d_aa.default: _resized},
-        dynamo=True,
-        verbose=False,
-    )
+    translations: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch.ops.aten._upsample_bicubic2d_aa.default: _resized
+    }
+    if runtime == "onnxruntime":
+        translations[torch.ops.aten.group_norm.default] = group_norm
+    with _without_collector():
+        program = torch.onnx.export(
+            module.eval(),
+            arguments,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            dynamic_shapes=tuple(
+                {axis: dims[size] for axis, size in enumerate(spec.shape) if size in dims} for spec in signature.inputs
+            ),
+            opset_version=OPSET if runtime == "tensorrt" else FUSED_OPSET,
+            custom_translation_table=translations,
+            dynamo=True,
+            optimize=runtime
+            == "tensorrt",  # a third of the time, for what ONNX Runtime does itself when it loads a file
+            verbose=False,
+        )
     assert program is not None  # only the other exporter returns None
+    if runtime == "onnxruntime":
+        fuse(program.model)
     _check_fits(signature, program.model.graph, sizes | {symbol: symbol for symbol in dynamic})
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with this machine's paths
     program.save(path, external_data=True)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's garbage collector stands still: tracing makes objects that stay, and it would pass over them for long.
+
+    A fifth of an export's time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _checked_sizes(signature: Signature, arguments: Sequence[Tensor], dynamic: Collection[str]) -> dict[str, str]:

@@ -37,7 +37,7 @@ class ChunkCondition:
             "CONDITION_MASK": mask,
             "CACHE": self.cache if conditional else torch.zeros_like(self.cache),
             "TEXT": self.text if conditional else self.negative_text,
-            "FPS": torch.full((1,), self.fps, device=self.cache.device),
+            "FPS": torch.full((self.cache.shape[0], 1), self.fps, device=self.cache.device),
         }
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gen3c.attention import attend
 from gen3c.errors import InvalidInputError
+from gen3c.generator.learned_positions import LearnedPositions
 from gen3c.generator.rope import RotaryAngles
 from gen3c.generator.signatures import CACHE_CHANNELS, LATENT_CHANNELS
 from gen3c.presets import DitConfig
@@ -41,6 +42,9 @@ class Dit(nn.Module):
             extra_pos_embed_type="learnable",
         )
         self.transformer.rope = RotaryAngles(config.head_dim, precision=config.rope)
+        self.transformer.learnable_pos_embed = LearnedPositions(
+            config.heads * config.head_dim, config.max_size, self.transformer.config.patch_size
+        )
         for block in self.transformer.transformer_blocks:
             block.attn1.set_processor(AttentionProcessor())
             block.attn2.set_processor(AttentionProcessor())
@@ -48,11 +52,11 @@ class Dit(nn.Module):
     def forward(
         self,
         latent: Tensor,  # [b,16,t,h,w] noisy latent times c_in
-        timestep: Tensor,  # [b] float32, 0.25 ln(sigma)
+        timestep: Tensor,  # [b,1] float32, 0.25 ln(sigma)
         condition_mask: Tensor,  # [b,1,t,h,w] 1 where the latent is given
         cache: Tensor,  # [b,64,t,h,w]
         text: Tensor,  # [b,tokens,text_dim]
-        fps: Tensor,  # [1] float32, frames per second; enters through the rotary angles alone
+        fps: Tensor,  # [b,1] float32, frames per second, equal rows; enters through the rotary angles alone
         padding_mask: Tensor | None = None,  # [1,1,H,W] 1 where a pixel is padding; None: nowhere
     ) -> Tensor:
         """The network's output F, [b,16,t,h,w] in the dtype of `latent`.
@@ -64,9 +68,9 @@ class Dit(nn.Module):
         padding = _padding_channel(padding_mask, latent)
         out: Tensor = self.transformer(
             hidden_states=latent.to(dtype),
-            timestep=timestep,
+            timestep=timestep[:, 0],
             encoder_hidden_states=text.to(dtype),
-            fps=fps,
+            fps=fps[0],
             condition_mask=torch.cat([condition_mask.to(dtype), cache.to(dtype), padding.to(dtype)], dim=1),
             return_dict=False,
         )[0]
@@ -97,28 +101,28 @@ class AttentionProcessor:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,  # cos and sin, [n,head_dim] each
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (  # [b,heads,n,head_dim]
-            project(x).unflatten(2, (attn.heads, -1)).transpose(1, 2)
+        query, key, value = (  # [b,n,heads,head_dim]
+            project(x).unflatten(2, (attn.heads, -1))
             for project, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
         )
         query, key = _normalise(query, attn.norm_q), _normalise(key, attn.norm_k)
         if image_rotary_emb is not None:
             query, key = _rotate(query, *image_rotary_emb), _rotate(key, *image_rotary_emb)
-        out = attend(query, key, value, attention_mask)
+        out = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attention_mask)
         projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
         return projected
 
 
 def _normalise(x: Tensor, norm: RMSNorm) -> Tensor:
-    """One fused pass over x [b,heads,n,head_dim] for the five of diffusers' own forward."""
+    """One fused pass over x [b,n,heads,head_dim] for the five of diffusers' own forward."""
     return F.rms_norm(x, norm.dim, norm.weight, norm.eps)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + head_dim/2) of x, [b,heads,n,head_dim], in float32."""
-    half = x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
-    c, s = cos[:, :half], sin[:, :half]  # the angles come twice, once for each half
+    """Rotate the pairs (i, i + head_dim/2) of x, [b,n,heads,head_dim], in float32."""
+    first, second = x.chunk(2, dim=-1)
+    half = first.shape[-1]
+    c, s = cos[:, None, :half], sin[:, None, :half]  # the angles come twice, once for each half
     return torch.cat([first * c - second * s, second * c + first * s], dim=-1).to(x.dtype)
 
 

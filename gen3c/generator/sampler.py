@@ -43,7 +43,7 @@ def sample_chunk(
     watch = watch or Watch()
     device = condition.cache.device
     predict = _guided(dit, condition, guidance, batch_guidance)
-    seed = condition.seed_latent.float()
+    seed = condition.seed_latent.to(device, torch.float32)
     held = seed + AUGMENT_SIGMA * augment_noise(condition.noise_shape, augment_seed)[:, :, :1].to(device)
     latent = noise.to(device, torch.float32) * math.sqrt(SIGMA_MAX**2 + 1)
 
@@ -94,13 +94,14 @@ def _guided(
     uncond = condition.dit_inputs(conditional=False) if guidance else {}
     both = {}
     if guidance and batch_guidance:
-        both = {name: torch.cat([cond[name], uncond[name]]) for name in cond} | {"FPS": cond["FPS"]}
+        both = {name: torch.cat([cond[name], uncond[name]]) for name in cond}
 
     def call(fixed: dict[str, Tensor], latent: Tensor, c_noise: Tensor) -> Tensor:
         batch = fixed["CACHE"].shape[0]
-        timestep = c_noise.to(latent.device).expand(batch)
+        timestep = c_noise.to(latent.device).expand(batch, 1)
         latent = latent.expand(batch, *latent.shape[1:])
-        return dit({**fixed, "LATENT": latent, "TIMESTEP": timestep})["OUT"].float()
+        out = dit({**fixed, "LATENT": latent, "TIMESTEP": timestep})["OUT"]
+        return out.to(latent.device, torch.float32)  # a server of several GPUs answers from any of them
 
     def predict(latent: Tensor, c_noise: Tensor) -> Tensor:
         if guidance == 0:

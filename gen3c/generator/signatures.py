@@ -31,14 +31,18 @@ DIT = Signature(
     "dit",
     inputs=(
         TensorSpec("LATENT", ("batch", LATENT_CHANNELS, *_LATENT_GRID)),  # noisy, times c_in
-        TensorSpec("TIMESTEP", ("batch",), gpu_dtype=torch.float32),  # 0.25 ln(sigma); bfloat16 would round sigma
+        TensorSpec("TIMESTEP", ("batch", 1), gpu_dtype=torch.float32),  # 0.25 ln(sigma); bfloat16 would round sigma
         TensorSpec("CONDITION_MASK", ("batch", 1, *_LATENT_GRID)),  # 1 where the latent is given, else 0
         TensorSpec("CACHE", ("batch", CACHE_CHANNELS, *_LATENT_GRID)),  # what the scene's cache shows
         TensorSpec("TEXT", ("batch", "text_tokens", "text_dim")),
-        TensorSpec("FPS", (1,), gpu_dtype=torch.float32),  # frames per second, sets the speed of the time axis
+        TensorSpec("FPS", ("batch", 1), gpu_dtype=torch.float32),  # frames per second, sets the speed of the time axis
     ),
     outputs=(TensorSpec("OUT", ("batch", LATENT_CHANNELS, *_LATENT_GRID)),),
 )
+
+# Inputs that have one value a call, in every row: the rotary angles are made once for the whole batch. They have rows
+# all the same, because a server can only put calls together whose tensors all have them.
+ONE_VALUE_A_CALL: dict[str, tuple[str, ...]] = {DIT.name: ("FPS",)}
 
 # The encoder takes floats, not bytes: what it sees are renderings, and rounding them to 1/255 would change the
 # condition that the network was trained on (the masks and the -1 of empty pixels share the scale).

@@ -9,40 +9,52 @@ from diffusers.models.autoencoders.autoencoder_kl_cosmos import (
     CosmosCausalAttention,
     CosmosCausalConv3d,
     CosmosSpatialAttentionProcessor2_0,
+    CosmosTemporalAttentionProcessor2_0,
+    CosmosUpsample3d,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HAAR_LEVELS = 2  # a patch is 4 frames of 4x4 pixels
-_HAAR_SCALE = 1 / 8  # each level: three axes of 1/sqrt(2), then 1/(2*sqrt(2)) for the unit mean of the low band
+_SIDE = 4  # a patch is 4 frames of 4x4 pixels: two levels, the second over all bands of the first
+_WIDEST_FUSED_HEAD = 256  # for which PyTorch has kernels that keep no scores
 
 
 class HaarPatch(nn.Module):
     """Pixels to wavelet bands: [b,c,T,H,W] -> [b,64c,(T+3)/4,H/4,W/4], the first frame taken four times."""
 
     def forward(self, video: Tensor) -> Tensor:
-        first = video[:, :, :1].expand(-1, -1, 2**HAAR_LEVELS - 1, -1, -1)
-        x = torch.cat([first, video], dim=2)
-        for _ in range(HAAR_LEVELS):
-            bands = [x]
-            for dim in (2, 3, 4):  # low then high along time, height, width: LLL, LLH, LHL ... HHH
-                halves = [_pairs(band, dim).unbind(dim + 1) for band in bands]
-                bands = [band for even, odd in halves for band in (even + odd, even - odd)]
-            x = torch.cat(bands, dim=1) * _HAAR_SCALE
-        return x
+        b, c, _, height, width = video.shape
+        first = video[:, :, :1].expand(-1, -1, _SIDE - 1, -1, -1)
+        frames = torch.cat([first, video], dim=2).reshape(-1, _SIDE, height, width)
+        bands = F.conv2d(frames, _haar_signs(video) / _SIDE**3, stride=_SIDE)  # [b*c*t,64,h,w]
+        # Frame by frame in memory, as the convolution that follows takes them.
+        return bands.reshape(b, c, -1, *bands.shape[1:]).permute(0, 2, 3, 1, 4, 5).flatten(2, 3).transpose(1, 2)
 
 
 class HaarUnpatch(nn.Module):
     """The inverse of HaarPatch."""
 
     def forward(self, x: Tensor) -> Tensor:
-        for _ in range(HAAR_LEVELS):
-            bands = list(x.chunk(8, dim=1))
-            for dim in (4, 3, 2):
-                pairs = zip(bands[::2], bands[1::2], strict=True)
-                bands = [torch.stack([low + high, low - high], dim + 1).flatten(dim, dim + 1) for low, high in pairs]
-            x = bands[0]
-        return x[:, :, 2**HAAR_LEVELS - 1 :]
+        b, bands, t, h, w = x.shape
+        c = bands // _SIDE**3
+        patches = x.reshape(b, -1, c, t, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b * c * t, -1, h, w)
+        video = F.conv_transpose2d(patches, _haar_signs(x), stride=_SIDE)  # [b*c*t,4,H,W]
+        return video.reshape(b, c, _SIDE * t, _SIDE * h, _SIDE * w)[:, :, _SIDE - 1 :]
+
+
+def _haar_signs(like: Tensor) -> Tensor:
+    """Both levels of all 64 bands over a patch, [64,4,4,4] of 1 and -1 in the dtype of `like`.
+
+    Bands are low then high along time, height and width of the second level, then of the first: LLL LLL, LLL LLH ...
+    Computed, so that exporters see where the numbers come from even where tensors have none.
+    """
+    index = torch.arange(2, device=like.device, dtype=like.dtype)
+    pair = 1 - 2 * index[:, None] * index  # low [1,1], high [1,-1]
+    axis = pair[:, None, :, None] * pair[:, None, :]  # [second level, first level, pixel of 4, as two digits]
+    time = axis.reshape(2, 1, 1, 2, 1, 1, _SIDE, 1, 1)
+    height = axis.reshape(2, 1, 1, 2, 1, 1, _SIDE, 1)
+    width = axis.reshape(2, 1, 1, 2, 1, 1, _SIDE)
+    return (time * height * width).reshape(_SIDE**3, _SIDE, _SIDE, _SIDE)
 
 
 class FlatCausalConv(nn.Module):
@@ -70,10 +82,34 @@ class FlatCausalConv(nn.Module):
         return y.reshape(*y.shape[:3], height, width)
 
 
-class FrameAttention:
-    """Attention within each frame, one frame after the other; the arithmetic of diffusers' spatial processor.
+class Upsample(nn.Module):
+    """diffusers' layer with the convolutions of `layer`; rows and columns are doubled by one kernel for both."""
 
-    No fused kernel takes a head of 512, so the scores are real tensors: 25 GB for all frames of 704x1280 together.
+    def __init__(self, layer: CosmosUpsample3d) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = layer.conv1, layer.conv2, layer.conv3
+        self.temporal: bool = layer.temporal_upsample
+        self.spatial: bool = layer.spatial_upsample
+
+    def forward(self, x: Tensor) -> Tensor:  # [b,c,t,h,w]
+        if self.temporal:
+            if x.shape[2] > 1:
+                x = x.repeat_interleave(2, dim=2)[:, :, 1:]
+            x = self.conv1(x) + x
+        if self.spatial:
+            batch, _, frames = x.shape[:3]
+            images = F.interpolate(x.transpose(1, 2).flatten(0, 1), scale_factor=2.0, mode="nearest")
+            x = images.reshape(batch, frames, *images.shape[1:]).transpose(1, 2)
+            x = self.conv2(x) + x
+        result: Tensor = self.conv3(x)
+        return result
+
+
+class FrameAttention:
+    """Attention within each frame; the arithmetic of diffusers' spatial processor.
+
+    No fused kernel takes a head of 512, so its scores are real tensors: 25 GB for all frames of 704x1280 together.
+    Frames go one after the other there.
     """
 
     def __call__(
@@ -82,35 +118,61 @@ class FrameAttention:
         hidden_states: Tensor,  # [b,c,t,h,w]
         attention_mask: Tensor | None = None,  # noqa: ARG002 (diffusers' interface; within a frame there is none)
     ) -> Tensor:
-        normed = attn.norm(hidden_states)
-        query, key, value = (  # [b,t,h*w,c]
-            project(normed).permute(0, 2, 3, 4, 1).flatten(2, 3) for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        frames = [
-            F.scaled_dot_product_attention(query[:, i], key[:, i], value[:, i]) for i in range(hidden_states.shape[2])
+        query, key, value = _queries_keys_values(attn, hidden_states)  # [b,t,h*w,c]
+        frames, channels = query.shape[1], query.shape[3]
+        at_once = frames if channels <= _WIDEST_FUSED_HEAD else 1
+        pieces = [  # frames stand where other networks have heads: the ONNX exporter knows no other form
+            F.scaled_dot_product_attention(query[:, i:end], key[:, i:end], value[:, i:end])
+            for i, end in ((i, i + at_once) for i in range(0, frames, at_once))
         ]
-        batch, _, t, height, width = hidden_states.shape
-        mixed = torch.stack(frames, dim=1).view(batch, t, height, width, -1).permute(0, 4, 1, 2, 3)
-        result: Tensor = attn.to_out[0](mixed) + hidden_states
-        return result
+        return _projected(attn, torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0], hidden_states)
+
+
+class TimeAttention:
+    """Attention of each pixel to its own past; the arithmetic of diffusers' temporal processor."""
+
+    def __call__(
+        self,
+        attn: CosmosCausalAttention,
+        hidden_states: Tensor,  # [b,c,t,h,w]
+        attention_mask: Tensor | None = None,  # [t,t]
+    ) -> Tensor:
+        query, key, value = (x.transpose(1, 2) for x in _queries_keys_values(attn, hidden_states))  # [b,h*w,t,c]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        return _projected(attn, mixed.transpose(1, 2), hidden_states)
+
+
+def _queries_keys_values(attn: CosmosCausalAttention, x: Tensor) -> list[Tensor]:
+    """Of x [b,c,t,h,w], each [b,t,h*w,c]: channels are moved last once for all three."""
+    tokens = attn.norm(x).flatten(3).permute(0, 2, 3, 1).contiguous()
+    return [_pointwise(project, tokens) for project in (attn.to_q, attn.to_k, attn.to_v)]
+
+
+def _projected(attn: CosmosCausalAttention, mixed: Tensor, residual: Tensor) -> Tensor:
+    """From [b,t,h*w,c] to [b,c,t,h,w]."""
+    return _pointwise(attn.to_out[0], mixed).permute(0, 3, 1, 2).reshape(residual.shape) + residual
+
+
+def _pointwise(conv: FlatCausalConv | CosmosCausalConv3d, tokens: Tensor) -> Tensor:
+    """A convolution with kernel 1x1x1 over the last axis of `tokens`."""
+    weight: Tensor = conv.weight  # [out,in,1,1,1]
+    return F.linear(tokens, weight.flatten(1), conv.bias)
 
 
 def attend_frame_by_frame(module: nn.Module) -> None:
-    """Give every spatial attention inside `module` the processor above."""
+    """Give every attention inside `module` one of the two processors above."""
+    ours = {CosmosSpatialAttentionProcessor2_0: FrameAttention, CosmosTemporalAttentionProcessor2_0: TimeAttention}
     for child in module.modules():
-        if isinstance(child, CosmosCausalAttention) and isinstance(child.processor, CosmosSpatialAttentionProcessor2_0):
-            child.processor = FrameAttention()
+        if isinstance(child, CosmosCausalAttention) and type(child.processor) in ours:
+            child.processor = ours[type(child.processor)]()
 
 
 def flatten_convolutions(module: nn.Module) -> None:
-    """Replace every causal convolution inside `module` by its FlatCausalConv; the state dict stays the same."""
+    """Replace every causal convolution and upsampling layer inside `module`; the state dict stays the same."""
     for name, child in module.named_children():
         if isinstance(child, CosmosCausalConv3d):
             setattr(module, name, FlatCausalConv(child))
         else:
             flatten_convolutions(child)
-
-
-def _pairs(x: Tensor, dim: int) -> Tensor:
-    """Split axis `dim` of even size n into n/2 neighbours and 2."""
-    return x.reshape(*x.shape[:dim], x.shape[dim] // 2, 2, *x.shape[dim + 1 :])
+        if isinstance(child, CosmosUpsample3d) and (child.spatial_upsample or child.temporal_upsample):
+            setattr(module, name, Upsample(child))

@@ -78,7 +78,7 @@ def dit_inputs() -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(3)
     latent, mask, cache = (torch.randn(1, c, 2, 8, 12, generator=generator) for c in (16, 1, 64))
     text = torch.randn(1, 8, TINY.dit.text_dim, generator=generator)
-    return latent, torch.tensor([0.3]), mask, cache, text, torch.tensor([24.0])
+    return latent, torch.tensor([[0.3]]), mask, cache, text, torch.tensor([[24.0]])
 
 
 @torch.inference_mode()
@@ -125,7 +125,7 @@ def test_diffusers_network_of_this_configuration_and_these_files_computes_the_sa
     theirs.load_state_dict({key: tensor for shard in component.shards for key, tensor in load_file(shard).items()})
     latent, timestep, mask, cache, text, fps = dit_inputs()
     condition = torch.cat([mask, cache, torch.zeros_like(mask)], dim=1)
-    outputs = theirs(latent, timestep, text, fps=int(fps), condition_mask=condition, return_dict=False)[0]
+    outputs = theirs(latent, timestep[:, 0], text, fps=int(fps), condition_mask=condition, return_dict=False)[0]
     # The same arithmetic in another order of operations, on outputs around 1.
     torch.testing.assert_close(load_dit(TINY, converted)[0](*dit_inputs()), outputs, atol=2e-5, rtol=0)
 

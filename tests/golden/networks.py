@@ -75,7 +75,8 @@ def check_dit(v: Vectors) -> None:
     base_fps = frame_rate(v, _grid(dit, x))
 
     def run(fps: float = base_fps, padding_mask: Tensor = padding, keep: float = 1.0) -> Tensor:
-        out: Tensor = dit(x, timesteps, mask, cache * keep, text * keep, torch.tensor([fps]), padding_mask)
+        rates = torch.full((len(x), 1), fps)
+        out: Tensor = dit(x, timesteps[:, None], mask, cache * keep, text * keep, rates, padding_mask)
         return out
 
     seen = _outputs(dit.transformer)

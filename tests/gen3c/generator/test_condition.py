@@ -65,4 +65,4 @@ def test_a_condition_knows_its_latent_and_marks_its_first_frame():
     assert condition.noise_shape == (1, 16, 3, 4, 6)
     inputs = condition.dit_inputs(conditional=True)
     assert inputs["CONDITION_MASK"][0, 0].mean(dim=(1, 2)).tolist() == [1.0, 0.0, 0.0]
-    assert inputs["FPS"].tolist() == [24.0]
+    assert inputs["FPS"].tolist() == [[24.0]]

@@ -21,7 +21,7 @@ def dit() -> Dit:
 def inputs(batch: int = 1) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     tensors = [torch.randn(spec.sizes(symbols(TINY, batch)), generator=generator) for spec in DIT.inputs]
-    tensors[-1] = torch.tensor([24.0])
+    tensors[-1] = torch.full((batch, 1), 24.0)
     return tensors
 
 
@@ -37,7 +37,7 @@ def test_attention_equals_diffusers(dit):
 def test_rows_of_a_batch_do_not_mix(dit):
     tensors = inputs(batch=2)
     both = dit(*tensors)
-    second = dit(*[x[1:] for x in tensors[:-1]], tensors[-1])
+    second = dit(*[x[1:] for x in tensors])
     torch.testing.assert_close(both[1:], second, atol=ROUNDING, rtol=0)
 
 
@@ -75,5 +75,5 @@ def test_the_exported_program_takes_any_frame_rate():
     dit, _ = load_dit(replace(TINY, dit=replace(TINY.dit, layers=1)), untrained_seed=0)  # all blocks export alike
     exported = torch.export.export(dit, tuple(inputs())).module()
     tensors = inputs()
-    tensors[-1] = torch.tensor([30.0])
+    tensors[-1] = torch.full((1, 1), 30.0)
     torch.testing.assert_close(exported(*tensors), dit(*tensors), atol=ROUNDING, rtol=0)

@@ -148,7 +148,7 @@ def test_the_network_is_given_the_condition_of_its_chunk() -> None:
     for k, chunk in enumerate(chunks):
         for call in recorder.denoised[k * OPTIONS.steps : (k + 1) * OPTIONS.steps]:
             assert torch.equal(call["CACHE"], chunk.views.cache)
-            assert call["FPS"].tolist() == [24.0]
+            assert call["FPS"].tolist() == [[24.0]]
     assert not torch.equal(chunks[0].views.cache, chunks[1].views.cache)
 
 

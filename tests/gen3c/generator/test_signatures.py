@@ -41,7 +41,7 @@ def test_every_problem_is_named_at_once():
     inputs = dit_inputs() | {
         "CACHE": torch.zeros(1, 32, 4, 24, 40),
         "TEXT": torch.zeros(2, 8, 64),
-        "TIMESTEP": torch.zeros(1, dtype=torch.int64),
+        "TIMESTEP": torch.zeros(1, 1, dtype=torch.int64),
         "SIGMA": torch.zeros(1),
     }
     del inputs["FPS"]
