@@ -63,6 +63,7 @@ class JobModel:
             settings.cancel_dir,
             settings.drain_token,
             queued=settings.limits.queued_jobs,
+            workers=settings.deployment.running_jobs,
         )
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> None:

@@ -8,38 +8,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-import yaml
 from gen3c_client.contract import Limits
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from gen3c.errors import InvalidInputError
 from gen3c.presets import Preset, get_preset
 from gen3c.weight_files import Provenance
-from gen3c_server.errors import JobError
+from gen3c_server.deployment import Deployment
+
+__all__ = ["UNTRAINED_SEED", "Deployment", "Settings", "find_device"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
 UNTRAINED_SEED = 0  # of the random weights that stand in until a checkpoint is there
-
-
-class Deployment(BaseModel):
-    """The deployment file, YAML (docs/deployment.md). Strict: a misspelt key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    limits: Limits = Limits()
-
-    @classmethod
-    def load(cls, path: Path) -> "Deployment":
-        """Read a deployment file; raises ValueError with a sentence."""
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return cls() if content is None else cls.model_validate(content)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"The deployment file {path.name} is not YAML: {error}") from None
-        except ValidationError as error:
-            raise ValueError(f"The deployment file {path.name} is wrong: {JobError.of(error).message}") from None
 
 
 @dataclass(frozen=True)
