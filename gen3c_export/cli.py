@@ -1,8 +1,10 @@
 """The command line `gen3c-export`: from published checkpoints to what the server loads."""
 
 import logging
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from gen3c.errors import InvalidInputError
+from gen3c_export import repository_cli
 
 FAILED = 1
 INTERRUPTED = 130
@@ -33,7 +36,7 @@ class DType(StrEnum):
 
 @app.callback()
 def program() -> None:
-    """Prepare checkpoints for the server."""
+    """Checkpoints in, Triton models out."""
 
 
 @app.command()
@@ -76,13 +79,17 @@ def convert(
     typer.echo(f"{output}: {sum(file.tensors for file in manifest.outputs)} tensors, {size / 1e9:.2f} GB")
 
 
+repository_cli.register(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and turns every failure into a sentence and an exit code."""
 
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a server, whose times a build is to tell
+    _log_to_stderr()
     signal.signal(signal.SIGTERM, stop)  # so that what was half written is removed
     try:
         app(args=None if arguments is None else list(arguments), prog_name="gen3c-export")
@@ -96,3 +103,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("Interrupted; nothing was written.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _log_to_stderr() -> None:
+    """Our progress and everybody's warnings; exporters tell much that is for their own developers."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    for name in ("gen3c", "gen3c_export", "gen3c_server"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch._inductor"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")

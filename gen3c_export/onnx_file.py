@@ -1,6 +1,7 @@
 """Networks as ONNX files, by PyTorch's exporter that goes through `torch.export`. Needs the optional extra `export`."""
 
 import gc
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from gen3c.errors import InvalidInputError
 from gen3c.program import Signature, TensorSpec
 from gen3c_export.onnx_fusions import fuse, group_norm
+
+# It tells of every operator that torchvision, which is not needed, would bring.
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 OPSET = 20  # from 23 on attention is one node, which TensorRT for RTX builds in 16-bit types alone
 FUSED_OPSET = 23  # attention, RMS norms and rotary embeddings as one node each, which ONNX Runtime has kernels for

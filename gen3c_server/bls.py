@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import triton_python_backend_utils as pb_utils
 from torch import Tensor
 
+from gen3c.exported.manifest import Artifact
 from gen3c.program import Signature
 from gen3c_server.errors import JobError
 from gen3c_server.tensors import from_value, response_values
@@ -18,15 +20,23 @@ def call(model: str, inputs: Mapping[str, Tensor | Sequence[bytes]], outputs: Se
 
 
 class LeafProgram:
-    """A leaf model as a `gen3c.program.Program`."""
+    """A leaf model as a `gen3c.program.Program`; `artifact` tells what it is called with, if it was built."""
 
-    def __init__(self, signature: Signature) -> None:
-        self._signature = signature
+    def __init__(self, signature: Signature, artifact: Artifact | None = None) -> None:
+        self._name = signature.name
+        inputs, outputs = (artifact.inputs, artifact.outputs) if artifact is not None else ([], [])
+        self._dtypes = {tensor.name: getattr(torch, tensor.dtype) for tensor in inputs}
+        self._wire = {tensor.name: tensor.wire for tensor in inputs}
+        self._outputs = {tensor.wire: tensor.name for tensor in outputs} or {s.name: s.name for s in signature.outputs}
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One inference. Raises JobError if the leaf fails."""
-        values = call(self._signature.name, inputs, [spec.name for spec in self._signature.outputs])
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        sent = {
+            self._wire.get(name, name): tensor.to(self._dtypes.get(name, tensor.dtype))
+            for name, tensor in inputs.items()
+        }
+        values = call(self._name, sent, list(self._outputs))
+        return {self._outputs[wire]: value for wire, value in values.items() if isinstance(value, Tensor)}
 
 
 def _request(

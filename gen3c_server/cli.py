@@ -10,13 +10,11 @@ from typing import Annotated
 
 import typer
 
-from gen3c.errors import InvalidInputError
-from gen3c.presets import get_preset
+from gen3c_server.launch import Wishes, plan
 from gen3c_server.launcher import PreflightError, ServeOptions
 from gen3c_server.launcher import serve as run_server
 from gen3c_server.launcher.serve import PREFLIGHT
 from gen3c_server.launcher.server import to_stderr
-from gen3c_server.repository import default_model_repository
 
 
 def serve(
@@ -26,14 +24,22 @@ def serve(
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8001,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8002,
-    preset: Annotated[str, typer.Option(envvar="GEN3C_PRESET", help="Sizes and weights to serve.")] = "tiny",
+    preset: Annotated[
+        str | None,
+        typer.Option(envvar="GEN3C_PRESET", help="Sizes and weights to serve; default: the repository's, else tiny."),
+    ] = None,
     model_repository: Annotated[
         Path | None,
-        typer.Option(file_okay=False, exists=True, help="Triton model repository; default: the one shipped."),
+        typer.Option(
+            file_okay=False,
+            exists=True,
+            help="What `gen3c-export build` made, or a plain Triton model repository; default: that of the preset, "
+            "which tiny exports at its first start.",
+        ),
     ] = None,
     deployment: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, exists=True, envvar="GEN3C_DEPLOYMENT", help="YAML file with the limits."),
+        typer.Option(dir_okay=False, exists=True, envvar="GEN3C_DEPLOYMENT", help="YAML: limits and placement."),
     ] = None,
     checkpoints: Annotated[
         Path | None,
@@ -55,8 +61,12 @@ def serve(
         typer.Option(min=1, envvar="GEN3C_THREADS", help="CPU threads of a model; default: every core."),
     ] = None,
     device: Annotated[
-        str, typer.Option(envvar="GEN3C_DEVICE", help="Where networks and renderings run: cpu, cuda or cuda:N.")
-    ] = "cpu",
+        str | None,
+        typer.Option(
+            envvar="GEN3C_DEVICE",
+            help="Where networks and renderings run: cpu, cuda or cuda:N; default: the repository's, else cpu.",
+        ),
+    ] = None,
     run_dir: Annotated[
         Path | None, typer.Option(file_okay=False, help="Scratch folder; default: a temporary one.")
     ] = None,
@@ -89,34 +99,25 @@ def serve(
     Exit codes: 0 stopped as asked; 1 the server failed or died; 2 this machine or these options cannot run it.
     """
     try:
-        _check(preset, deployment, checkpoints, vggt, device)
-    except ValueError as error:
+        chosen = plan(Wishes(preset, model_repository, deployment, checkpoints, vggt, threads, device), to_stderr)
+    except (ValueError, PreflightError) as error:
         to_stderr(str(error))
         raise typer.Exit(PREFLIGHT) from None
-    environment = {"GEN3C_PRESET": preset, "GEN3C_DEVICE": device}
-    if deployment is not None:
-        environment["GEN3C_DEPLOYMENT"] = str(deployment.resolve())
-    if checkpoints is not None:
-        environment["GEN3C_CHECKPOINTS"] = str(checkpoints.resolve())
-    if vggt is not None:
-        environment["GEN3C_VGGT"] = str(vggt.absolute())  # not where a link leads: the name tells the format
-    if threads is not None:
-        environment["GEN3C_THREADS"] = str(threads)
     try:
         options = ServeOptions(
-            model_repository=model_repository or default_model_repository(),
+            model_repository=chosen.models,
             host=host,
             http_port=http_port or None,
             grpc_port=grpc_port or None,
             metrics_port=metrics_port or None,
             run_dir=run_dir,
-            environment=environment,
+            environment=chosen.environment,
             exit_timeout_s=exit_timeout,
             start_timeout_s=start_timeout,
             log_path=log_file,
             verbose=verbose,
             triton=triton,
-            triton_flags=tuple(triton_flag or ()),
+            triton_flags=(*chosen.flags, *(triton_flag or ())),
         )
     except PreflightError as error:
         to_stderr(str(error))
@@ -128,31 +129,4 @@ def serve(
 
         check(url, start_timeout)
 
-    raise typer.Exit(run_server(options, canary, note=f"preset {preset}"))
-
-
-def _check(preset: str, deployment: Path | None, checkpoints: Path | None, vggt: Path | None, device: str) -> None:
-    """Refuse here what the models would refuse once Triton has started; raises ValueError with a sentence.
-
-    What needs torch, which takes a second to import, is looked at only if it is given.
-    """
-    sizes = get_preset(preset)
-    if checkpoints is None and not sizes.may_be_untrained:
-        raise InvalidInputError(f"Preset {preset!r} needs its weights: name their folder with --checkpoints.")
-    if deployment is not None:
-        from gen3c_server.settings import Deployment
-
-        Deployment.load(deployment)
-    if device != "cpu":
-        from gen3c_server.settings import find_device
-
-        find_device(device)
-    if checkpoints is not None:
-        from gen3c.generator.weights import require_component
-
-        require_component(sizes, "transformer", checkpoints)
-        require_component(sizes, "vae", checkpoints)
-    if checkpoints is not None or vggt is not None:
-        from gen3c.geometry.vggt.weights import find_vggt
-
-        find_vggt(vggt, checkpoints)
+    raise typer.Exit(run_server(options, canary, note=chosen.note))

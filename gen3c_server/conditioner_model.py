@@ -4,25 +4,21 @@ import triton_python_backend_utils as pb_utils
 
 from gen3c.conditioning import ViewConditioner
 from gen3c.generator.signatures import VIDEO_ENCODER
-from gen3c.generator.vae import VideoEncoder
-from gen3c.generator.weights import load_vae
-from gen3c.program import LocalProgram
 from gen3c_server import conditioner_wire
 from gen3c_server.gpu_memory import release
-from gen3c_server.settings import Settings
+from gen3c_server.serving import Serving
 from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
 
 
 class ConditionerModel:
-    """Base of the model's `TritonPythonModel`. The encoder runs in this process: renderings stay here."""
+    """Base of the model's `TritonPythonModel`."""
 
-    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
-        settings = Settings.from_environment()
-        settings.apply_threads()
-        vae, _ = settings.load(load_vae)
-        self._device = settings.device
-        self._conditioner = ViewConditioner(LocalProgram(VideoEncoder(vae), VIDEO_ENCODER), settings.device)
+    def initialize(self, args: dict[str, str]) -> None:
+        serving = Serving.of(args)
+        serving.settings.apply_threads()
+        self._device = serving.settings.device
+        self._conditioner = ViewConditioner(serving.near(VIDEO_ENCODER.name), self._device)
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
         responses = [self._answer(request) for request in requests]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gen3c.samples import COURTYARD
 from gen3c_server.canary import check
+from gen3c_server.launch import Wishes, plan
 from gen3c_server.launcher import EmbeddedServer, PreflightError, ServeOptions, ServerError
-from gen3c_server.repository import default_model_repository
+from gen3c_server.launcher.server import to_stderr
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,8 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"There is no {clip}; legal: INPUT=a video, a picture or a folder of them.", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="gen3c-demo-") as scratch:
-        options = ServeOptions(default_model_repository(), log_path=Path(scratch) / "triton.log")
         try:
+            planned = plan(Wishes(None, None, None, None, None, None, None), to_stderr)
+            options = ServeOptions(
+                planned.models,
+                environment=planned.environment,
+                triton_flags=planned.flags,
+                log_path=Path(scratch) / "triton.log",
+            )
             print("Starting the embedded Triton server ...", flush=True)
             with EmbeddedServer(options) as server:
                 server.wait_ready(check)

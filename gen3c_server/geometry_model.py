@@ -9,11 +9,11 @@ import triton_python_backend_utils as pb_utils
 from gen3c.geometry.types import Watch
 from gen3c.geometry.vggt.signature import VGGT
 from gen3c.geometry.vggt.weights import find_vggt
-from gen3c_server import bls, geometry_wire
+from gen3c_server import geometry_wire
 from gen3c_server.geometry_providers import GeometryProviders, VggtModel
 from gen3c_server.geometry_wire import GeometryProgress
 from gen3c_server.probe import PROBE_PROVIDER
-from gen3c_server.settings import Settings
+from gen3c_server.serving import Serving
 from gen3c_server.tensors import from_value, request_values
 from gen3c_server.wire_errors import error_response
 
@@ -23,14 +23,20 @@ _REPORT_EVERY_S = 0.25
 class GeometryModel:
     """Base of the model's `TritonPythonModel`."""
 
-    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
+    def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(format="geometry %(levelname)s %(message)s")
-        self._settings = Settings.from_environment()
+        serving = Serving.of(args)
+        self._settings = serving.settings
         self._settings.apply_threads()
         source = find_vggt(self._settings.vggt, self._settings.checkpoints)
         preset = self._settings.preset
+        fixed = serving.fixed_sizes(VGGT.name)
         vggt = VggtModel(
-            bls.LeafProgram(VGGT), source, cache(lambda: str(source.provenance())), preset.may_be_untrained
+            serving.leaf(VGGT.name),
+            source,
+            cache(lambda: str(source.provenance())),
+            preset.may_be_untrained,
+            canvas=(fixed["H"], fixed["W"]) if "H" in fixed else None,
         )
         self._providers = GeometryProviders(vggt, self._settings.limits.pixels)
 

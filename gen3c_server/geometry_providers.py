@@ -24,6 +24,7 @@ class VggtModel:
     source: VggtSource
     weights: Callable[[], str]  # where they came from, for the answer to the user
     may_be_untrained: bool  # random weights may answer, with a warning
+    canvas: tuple[int, int] | None = None  # height, width: the one size of picture that it takes; None: any
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class GeometryProviders:
                 f"provider is 'vggt', but this server has no weights of VGGT; legal: {legal}.", _FIELD
             )
         thresholds = VggtOptions(options.vggt_confidence, options.vggt_drop_lowest)
-        geometry = vggt_provider.estimate(frames, model.program, model.source.config, watch, thresholds)
+        geometry = vggt_provider.estimate(frames, model.program, model.source.config, watch, thresholds, model.canvas)
         warnings = geometry.warnings
         if untrained:
             warnings = ("untrained weights: vggt. Depth and cameras mean nothing.", *warnings)

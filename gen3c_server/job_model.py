@@ -12,10 +12,6 @@ from gen3c_client.contract import Done
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.t5 import load_text
-from gen3c.generator.vae import VideoDecoder, VideoEncoder
-from gen3c.generator.weights import find_weights, load_vae
-from gen3c.program import LocalProgram
-from gen3c_server import bls
 from gen3c_server.errors import JobError
 from gen3c_server.gpu_memory import releasing
 from gen3c_server.inputs import JobInputs, read_inputs
@@ -24,7 +20,7 @@ from gen3c_server.pipeline import Services, check_prompts, run_job
 from gen3c_server.probe import probe_graph
 from gen3c_server.response_stream import ResponseStream
 from gen3c_server.services import ConditionerModel, GeometryModel
-from gen3c_server.settings import UNTRAINED_SEED, Settings
+from gen3c_server.serving import Serving
 from gen3c_server.tensors import request_values
 
 logger = logging.getLogger("gen3c")
@@ -39,25 +35,23 @@ class JobModel:
     parameter `probe` calls every other model once and answers with `done`; it passes the queue.
     """
 
-    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 (Triton's interface)
+    def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(format="gen3c %(levelname)s %(message)s")
-        self._settings = settings = Settings.from_environment()
+        self._serving = serving = Serving.of(args)
+        self._settings = settings = serving.settings
         settings.apply_threads()
-        preset, checkpoints = settings.preset, settings.checkpoints
         # What can be refused comes before what takes memory of a GPU.
-        _, dit_source = find_weights(preset, "transformer", checkpoints, untrained_seed=UNTRAINED_SEED)
-        self._text = load_text(preset, checkpoints)
-        vae, vae_source = settings.load(load_vae)
-        # A raw video costs more to hand over than the autoencoder's weights cost to hold twice.
+        self._weights = {"dit": serving.weights(DIT.name), "vae": serving.weights(VIDEO_DECODER.name)}
+        self._text = load_text(settings.preset, settings.checkpoints)
         self._programs = Programs(
-            dit=bls.LeafProgram(DIT),
-            video_encoder=LocalProgram(VideoEncoder(vae), VIDEO_ENCODER),
-            video_decoder=releasing(LocalProgram(VideoDecoder(vae), VIDEO_DECODER), settings.device),
+            dit=serving.leaf(DIT.name),
+            video_encoder=serving.near(VIDEO_ENCODER.name),
+            video_decoder=releasing(serving.near(VIDEO_DECODER.name), settings.device),
             conditioner=ConditionerModel(),
+            seed_frames=serving.seed_frames,
             device=settings.device,
         )
         self._probing = threading.Lock()
-        self._weights = {"dit": str(dit_source), "vae": str(vae_source)}
         self._queue = JobQueue(
             settings.jobs_dir,
             settings.cancel_dir,
@@ -108,7 +102,7 @@ class JobModel:
     def _probe(self, stream: ResponseStream) -> None:
         try:
             # A reconstruction occupies its model for a minute; the job that waits for it tells that it is alive.
-            probe_graph(self._settings.preset, self._programs, with_geometry=not self._queue.is_busy())
+            probe_graph(self._serving, self._programs, with_geometry=not self._queue.is_busy())
             stream.send(Done(seed=0, timings_s={}, provenance={"probe": True, "weights": dict(self._weights)}))
             stream.finish(None)
         except Exception as error:

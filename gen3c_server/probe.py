@@ -5,18 +5,18 @@ import torch
 from gen3c.conditioning import Cameras, ConditionOptions
 from gen3c.fusion import Pool
 from gen3c.generator.rollout import Programs
-from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbols
 from gen3c.geometry.types import Frames
-from gen3c.geometry.vggt.signature import VGGT
-from gen3c.presets import VGGT_1B, Preset
+from gen3c.networks import NETWORKS
 from gen3c.scene import SourceView
 from gen3c_server import bls, geometry_wire
+from gen3c_server.serving import Serving
 
 PROBE_PROVIDER = "probe"  # the geometry model answers it at once, with nothing
 
 
-def probe_graph(preset: Preset, programs: Programs, *, with_geometry: bool) -> None:
+def probe_graph(serving: Serving, programs: Programs, *, with_geometry: bool) -> None:
     """Call every model of the server once with blank tensors; raises the first error."""
+    preset = serving.settings.preset
     height, width = preset.height, preset.width
     blank = torch.zeros(height, width)
     view = SourceView(torch.zeros(3, height, width), blank, blank, torch.eye(4), torch.eye(3))
@@ -24,11 +24,12 @@ def probe_graph(preset: Preset, programs: Programs, *, with_geometry: bool) -> N
         torch.eye(4).expand(preset.chunk_frames, -1, -1), torch.eye(3).expand(preset.chunk_frames, -1, -1)
     )
     programs.conditioner(view, cameras, ConditionOptions(), Pool.empty(preset.latent_shape))
-    sizes = symbols(preset)
-    latent = programs.dit({spec.name: torch.ones(spec.sizes(sizes)) for spec in DIT.inputs})["OUT"]
-    bls.LeafProgram(VIDEO_DECODER)({"LATENT": latent})
-    bls.LeafProgram(VIDEO_ENCODER)({"VIDEO": torch.zeros(1, 3, 1, height, width)})
-    bls.LeafProgram(VGGT)({"IMAGES": torch.zeros(1, 2 * VGGT_1B.patch, 2 * VGGT_1B.patch, 3, dtype=torch.uint8)})
+    for name in NETWORKS:
+        sizes = serving.least_sizes(name)
+        inputs = {
+            spec.name: torch.ones(spec.sizes(sizes), dtype=spec.cpu_dtype) for spec in NETWORKS[name].signature.inputs
+        }
+        serving.leaf(name)(inputs)
     if not with_geometry:
         return
     frames = Frames(

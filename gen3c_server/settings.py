@@ -2,25 +2,17 @@
 
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from gen3c_client.contract import Limits
-from torch import nn
 
 from gen3c.errors import InvalidInputError
 from gen3c.presets import Preset, get_preset
-from gen3c.weight_files import Provenance
 from gen3c_server.deployment import Deployment
 
-__all__ = ["UNTRAINED_SEED", "Deployment", "Settings", "find_device"]
-
-Module = TypeVar("Module", bound=nn.Module)
-
-UNTRAINED_SEED = 0  # of the random weights that stand in until a checkpoint is there
+__all__ = ["Deployment", "Settings", "find_device"]
 
 
 @dataclass(frozen=True)
@@ -40,20 +32,24 @@ class Settings:
         return self.deployment.limits
 
     @classmethod
-    def from_environment(cls) -> "Settings":
-        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _VGGT, _THREADS, _DEVICE; all optional."""
-        deployment = os.environ.get("GEN3C_DEPLOYMENT")
+    def from_environment(cls, preset: str = "tiny", device: str = "cpu", deployment: Path | None = None) -> "Settings":
+        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _VGGT, _THREADS, _DEVICE; all optional.
+
+        The arguments are the defaults of the first, the last and the second.
+        """
+        named = os.environ.get("GEN3C_DEPLOYMENT")
+        deployment = Path(named) if named else deployment
         checkpoints = os.environ.get("GEN3C_CHECKPOINTS")
         vggt = os.environ.get("GEN3C_VGGT")
         default_run_dir = str(Path(tempfile.gettempdir()) / f"gen3c-{os.getuid()}")
         settings = cls(
-            preset=get_preset(os.environ.get("GEN3C_PRESET", "tiny")),
-            deployment=Deployment.load(Path(deployment)) if deployment else Deployment(),
+            preset=get_preset(os.environ.get("GEN3C_PRESET", preset)),
+            deployment=Deployment.load(deployment) if deployment else Deployment(),
             run_dir=Path(os.environ.get("GEN3C_RUN_DIR", default_run_dir)),
             checkpoints=Path(checkpoints) if checkpoints else None,
             vggt=Path(vggt) if vggt else None,
             threads=_threads(os.environ.get("GEN3C_THREADS", "")),
-            device=find_device(os.environ.get("GEN3C_DEVICE", "cpu")),
+            device=find_device(os.environ.get("GEN3C_DEVICE", device)),
         )
         for folder in (settings.jobs_dir, settings.cancel_dir, settings.progress_dir):
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,16 +79,6 @@ class Settings:
     def dtype(self) -> torch.dtype:
         """Of the networks' weights: what the released ones are run in on a GPU, float32 on a CPU."""
         return torch.float32 if self.device.type == "cpu" else torch.bfloat16
-
-    def load(self, loader: Callable[..., tuple[Module, Provenance]]) -> tuple[Module, Provenance]:
-        """The network that `gen3c.generator.weights.load_dit` or `load_vae` makes for this deployment."""
-        return loader(
-            self.preset,
-            self.checkpoints,
-            untrained_seed=UNTRAINED_SEED,
-            device=str(self.device),
-            dtype=self.dtype,
-        )
 
     def apply_threads(self) -> None:
         """Give torch its share of the machine; results are repeatable for one thread count."""

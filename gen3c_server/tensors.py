@@ -1,10 +1,12 @@
 """Tensors and bytes between Triton's python backend and torch. Imported inside the server only."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
@@ -13,7 +15,9 @@ def to_torch(tensor: "pb_utils.Tensor") -> Tensor:
     """A numeric tensor, copied out of the server's shared memory when it lies there."""
     if not tensor.is_cpu():
         return from_dlpack(tensor.to_dlpack())
-    return torch.from_numpy(np.array(tensor.as_numpy(), copy=True))
+    array = _array(tensor)
+    # NumPy has no bfloat16.
+    return from_dlpack(tensor.to_dlpack()).clone() if array is None else torch.from_numpy(np.array(array, copy=True))
 
 
 def to_bytes(tensor: "pb_utils.Tensor") -> list[bytes]:
@@ -29,6 +33,8 @@ def from_value(name: str, value: Tensor | Sequence[bytes]) -> "pb_utils.Tensor":
         value = value.contiguous()
         torch.cuda.current_stream(value.device).synchronize()  # another process reads it, on a stream of its own
         return pb_utils.Tensor.from_dlpack(name, value)
+    if value.dtype == torch.bfloat16:
+        return pb_utils.Tensor.from_dlpack(name, value.contiguous())
     return pb_utils.Tensor(name, value.contiguous().numpy())
 
 
@@ -43,6 +49,17 @@ def response_values(response: "pb_utils.InferenceResponse") -> dict[str, Tensor 
 
 
 def _value(tensor: "pb_utils.Tensor") -> Tensor | list[bytes]:
-    if tensor.is_cpu() and tensor.as_numpy().dtype == np.object_:
-        return to_bytes(tensor)
+    if tensor.is_cpu():
+        array = _array(tensor)
+        if array is not None and array.dtype == np.object_:
+            return to_bytes(tensor)
     return to_torch(tensor)
+
+
+def _array(tensor: "pb_utils.Tensor") -> NDArray[Any] | None:
+    """A tensor of the CPU as NumPy sees it; None for a type that it does not know."""
+    try:
+        array: NDArray[Any] = tensor.as_numpy()
+    except pb_utils.TritonModelException:
+        return None
+    return array

@@ -11,7 +11,13 @@ ROOT = Path(__file__).parents[1]
 OURS = {"gen3c", "gen3c_client", "gen3c_export", "gen3c_server"}
 MAY_IMPORT = {
     "gen3c": {"gen3c"},
-    "gen3c_export": {"gen3c", "gen3c_export"},
+    "gen3c_export": {
+        "gen3c",
+        "gen3c_export",
+        "gen3c_server.deployment",
+        "gen3c_server.model_config",
+        "gen3c_server.repository",
+    },
     "gen3c_server": {"gen3c", "gen3c_server", "gen3c_client.contract"},
     "client/gen3c_client": {"gen3c_client"},
     "model_repository": {"gen3c", "gen3c_server"},

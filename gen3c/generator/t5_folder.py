@@ -16,6 +16,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from gen3c.generator.text_cache import write_whole
 from gen3c.weight_files import sha256_of
 
 logger = logging.getLogger(__name__)
+
+NETWORK_FOLDER = "text_encoder"  # in a checkpoint directory: T5EncoderModel and tokenizer
+CACHE_FOLDER = "text_embeddings"  # in a checkpoint directory
+HASHES_FILE = "encoder_hashes.json"  # in the folder of embeddings: what the weights hashed to, when they were read
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -45,6 +50,7 @@ UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, KeyError, SafetensorE
 class T5Folder:
     """The files of an encoder that can be expected to load."""
 
+    folder: Path
     describing: tuple[Path, ...]  # small: configuration, tokenizer, index
     weights: tuple[Path, ...]
 
@@ -53,18 +59,38 @@ class T5Folder:
 
         `known` is a file that remembers the weights' hashes.
         """
-        digests = {path.name: sha256_of(path) for path in self.describing} | _remembered(self.weights, known)
         total = hashlib.sha256(precision.encode())
-        for name in sorted(digests):
-            total.update(f"\n{name} {digests[name]}".encode())
+        for name, digest in self._digests(known):
+            total.update(f"\n{name} {digest}".encode())
         return total.hexdigest()
+
+    def digest(self, known: Path) -> str:
+        """What `sha256sum <files> | sha256sum` prints in the folder, for provenance; `known` as in `identity`."""
+        lines = "".join(f"{digest}  {name}\n" for name, digest in self._digests(known))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    def _digests(self, known: Path) -> list[tuple[str, str]]:
+        """Names and SHA-256 of all files, sorted."""
+        digests = {path.name: sha256_of(path) for path in self.describing} | _remembered(self.weights, known)
+        return sorted(digests.items())
+
+
+def require_transformers() -> None:
+    """Raises InvalidInputError where the optional extra `text` is not installed."""
+    if find_spec("transformers") is None:
+        raise InvalidInputError(
+            "The checkpoints have a text encoder, which needs transformers; install gen3c-triton[text].",
+            field="checkpoint",
+        )
 
 
 def open_folder(folder: Path, width: int) -> T5Folder:
     """Find the files and compare names and shapes of the weights with config.json, reading no values.
 
-    Raises InvalidInputError for a folder that holds no T5 encoder of that width, or not the whole of it.
+    Raises InvalidInputError for a folder that holds no T5 encoder of that width, or not the whole of it, and without
+    transformers.
     """
+    require_transformers()
     described = _read_object(folder / CONFIG)
     kind, found = described.get("model_type"), described.get("d_model")
     if kind != "t5" or found != width:
@@ -90,7 +116,7 @@ def open_folder(folder: Path, width: int) -> T5Folder:
             field="checkpoint",
         )
     describing = sorted(path for path in folder.iterdir() if path.suffix in _DESCRIBING and path.is_file())
-    return T5Folder(tuple(describing), weights)
+    return T5Folder(folder, tuple(describing), weights)
 
 
 def _weights(folder: Path) -> tuple[Path, ...]:

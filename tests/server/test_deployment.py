@@ -33,16 +33,13 @@ gpu_resources: {idle: 1}
 """
 
 LEAF = """
-from torch import nn
+from gen3c.program import LocalProgram
 from gen3c_server.leaf import LeafModel
-from gen3c_server.settings import Settings
 from small_leaf import Slow, signature
 
 class TritonPythonModel(LeafModel):
-    signature = signature("dit")
-
-    def build(self, settings: Settings) -> nn.Module:
-        return Slow()
+    def open(self, serving, name):
+        return signature(name), LocalProgram(Slow(), signature(name))
 """
 
 # The same without torch, which takes a second to import; one request after another.

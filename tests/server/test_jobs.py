@@ -19,12 +19,12 @@ from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.generator.weights import load_dit, load_vae
 from gen3c.geometry.files import read_geometry
 from gen3c.media import decode_video
+from gen3c.networks import UNTRAINED_SEED
 from gen3c.ply import read_ply
 from gen3c.presets import TINY
 from gen3c.program import LocalProgram
 from gen3c_server.inputs import read_inputs
 from gen3c_server.pipeline import Services, run_job
-from gen3c_server.settings import UNTRAINED_SEED
 from tests.server.conftest import HEIGHT, WIDTH, SmallJob, clip, collect, picture, png, run
 
 ALL = ["video", "warps", "points", "cameras", "geometry"]

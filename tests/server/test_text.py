@@ -6,11 +6,11 @@ from gen3c_client.transport import Client
 
 from gen3c.generator.t5 import CACHE_FOLDER, NETWORK_FOLDER
 from gen3c.generator.weights import load_dit, load_vae
+from gen3c.networks import UNTRAINED_SEED
 from gen3c.presets import TINY
 from gen3c_server.canary import check
 from gen3c_server.launcher import EmbeddedServer, ServeOptions
 from gen3c_server.repository import default_model_repository
-from gen3c_server.settings import UNTRAINED_SEED
 from tests.gen3c.generator.checkpoint_files import save_transformer, save_vae
 from tests.server.conftest import SmallJob, run
 from tests.tiny_t5 import write_encoder

@@ -22,14 +22,22 @@ from gen3c.geometry.types import Frames
 WHITE, BLACK = 255, 0
 
 
-def on_canvas(frames: Frames, side: int, patch: int) -> tuple[Tensor, list[Fit]]:
+def on_canvas(
+    frames: Frames, side: int, patch: int, canvas_size: tuple[int, int] | None = None
+) -> tuple[Tensor, list[Fit]]:
     """Frames with their longer side at `side` px, centred on the smallest canvas of whole patches that holds them all.
 
-    The rest is white, as in the released loader. Returns the canvas [n,H,W,3] uint8 and where each frame lies on it.
+    On a canvas of a given size (height, width) they are as large as it allows. The rest is white, as in the released
+    loader. Returns the canvas [n,H,W,3] uint8 and where each frame lies on it.
     """
     sizes = [(int(h), int(w)) for h, w in frames.sizes]
-    scaled = [[max(1, round(length * side / max(size))) for length in size] for size in sizes]
-    height, width = (patch * math.ceil(max(lengths) / patch) for lengths in zip(*scaled, strict=True))
+    if canvas_size is None:
+        scaled = [[max(1, round(length * side / max(size))) for length in size] for size in sizes]
+        height, width = (patch * math.ceil(max(lengths) / patch) for lengths in zip(*scaled, strict=True))
+    else:
+        height, width = canvas_size
+        scales = [min(height / h, width / w) for h, w in sizes]
+        scaled = [[max(1, round(length * scale)) for length in size] for size, scale in zip(sizes, scales, strict=True)]
     canvas = torch.full((len(frames), height, width, 3), WHITE, dtype=torch.uint8)
     fits = []
     for i, (size, (h, w)) in enumerate(zip(sizes, scaled, strict=True)):

@@ -41,6 +41,7 @@ def estimate(
     config: VggtConfig,
     watch: Watch | None = None,
     options: VggtOptions | None = None,
+    canvas_size: tuple[int, int] | None = None,
 ) -> Geometry:
     """Cameras and dense depth of every frame, in the frame of frame 0's camera and the network's unit.
 
@@ -50,6 +51,7 @@ def estimate(
         config: of the network behind `program`.
         watch: progress, and whether to stop.
         options: which pixels are trusted.
+        canvas_size: height and width of the pictures that `program` takes; None: any multiples of the patch.
 
     Raises:
         InvalidInputError: too many frames, a frame that the network finds no camera for (named), or a first frame
@@ -60,7 +62,7 @@ def estimate(
     if not 1 <= len(frames) <= MOST_FRAMES:
         raise InvalidInputError(f"VGGT takes 1 to {MOST_FRAMES} frames at once; got {len(frames)}.", "MEDIA")
     watch.step("vggt.network", 0, 2)
-    canvas, fits = on_canvas(frames, config.image_side, config.patch)
+    canvas, fits = on_canvas(frames, config.image_side, config.patch, canvas_size)
     outputs = program({"IMAGES": canvas})
     watch.step("vggt.network", 1, 2)
     pose, depth, raw = (outputs[name].float().cpu() for name in ("POSE", "DEPTH", "CONFIDENCE"))

@@ -1,17 +1,7 @@
-"""The video tokenizer's encoder."""
+"""The program `video_encoder` (gen3c/networks.py): an artifact of a built repository, else the network in PyTorch."""
 
-from torch import nn
-
-from gen3c.generator.signatures import VIDEO_ENCODER
-from gen3c.generator.vae import VideoEncoder
-from gen3c.generator.weights import load_vae
 from gen3c_server.leaf import LeafModel
-from gen3c_server.settings import Settings
 
 
 class TritonPythonModel(LeafModel):
-    signature = VIDEO_ENCODER
-
-    def build(self, settings: Settings) -> nn.Module:
-        vae, _ = settings.load(load_vae)
-        return VideoEncoder(vae)
+    """See gen3c_server.leaf."""

@@ -1,0 +1,326 @@
+"""A deployable repository: the serving graph of `model_repository/` with every network exported for one target.
+
+Artifacts are made once for what they depend on (gen3c_export.store) and linked into a repository, which takes the place
+of an older one as a whole. So a build that was killed goes on where it stopped, and one whose inputs did not change
+takes seconds.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+import torch
+import yaml
+
+from gen3c.errors import InvalidInputError
+from gen3c.exported.machine import gpu_here
+from gen3c.exported.manifest import (
+    DEPLOYMENT,
+    MANIFEST,
+    REPOSITORY,
+    TARGETS,
+    VERSION_FOLDER,
+    Artifact,
+    Kind,
+    Manifest,
+    Target,
+)
+from gen3c.geometry.vggt.weights import find_vggt
+from gen3c.networks import NETWORKS, WeightSource, network
+from gen3c.presets import Preset
+from gen3c_export.make import Request, make
+from gen3c_export.plans import default_kind, graph_plans
+from gen3c_export.store import ArtifactStore, check_space, locked
+from gen3c_server.deployment import SERVICES, Deployment
+from gen3c_server.model_config import leaf_config, service_config
+from gen3c_server.repository import default_model_repository
+
+logger = logging.getLogger(__name__)
+
+_SPARE_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build."""
+
+    source: WeightSource
+    target: Target
+    out: Path
+    deployment: Path | None = None  # a deployment file; None: its defaults
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # of programs that are to be served otherwise than usual
+    fp8: bool = False  # of the transformer's linear layers; target cuda
+    native: bool = False  # by Triton's PyTorch backend; target cuda
+    services: Path | None = None  # the source repository; None: the one that ships with the package
+
+    @property
+    def folder(self) -> Path:
+        """Where the repository will be."""
+        return self.out / f"{self.source.preset.name}-{self.target}"
+
+
+def build(options: BuildOptions) -> Path:
+    """Make what is missing and assemble the repository; returns its folder, which holds manifest.json.
+
+    Raises InvalidInputError if the target cannot be built here, for settings that it cannot have, for weights that
+    cannot be used, for too little room on the disk, and if an artifact is too far from PyTorch. After that, or an
+    interruption, an earlier repository of this name is as it was.
+    """
+    device = _device(options)
+    deployment = Deployment() if options.deployment is None else Deployment.load(options.deployment)
+    deployment.check(options.target)
+    requests = _requests(options, device)
+    options.out.mkdir(parents=True, exist_ok=True)
+    store = ArtifactStore(options.out)
+    artifacts: dict[str, Artifact] = {}
+    for number, request in enumerate(requests, 1):
+        weights = str(request.network.provenance(options.source))
+        key = request.key(weights)
+        if not store.place(request.program, key).exists():
+            check_space(options.out, _room(request))
+            logger.info("[%d/%d] %s as %s", number, len(requests), request.program, request.kind)
+        artifact, made = store.obtain(request.program, key, partial(make, request, weights, key))
+        logger.info(
+            "[%d/%d] %s: %s",
+            number,
+            len(requests),
+            request.program,
+            f"built in {artifact.build_seconds:.0f} s" if made else "unchanged",
+        )
+        artifacts[request.program] = artifact
+    manifest = Manifest(
+        preset=options.source.preset.name,
+        target=options.target,
+        gpu=gpu_here(device) if options.target != "cpu" else None,
+        gen3c=version("gen3c-triton"),
+        artifacts=artifacts,
+    )
+    with _replaced(options.folder) as folder:
+        _assemble(folder, manifest, deployment, store, options)
+    return options.folder
+
+
+def check_target(name: str) -> Target:
+    """The target of that name; raises InvalidInputError naming the legal ones."""
+    for target in TARGETS:
+        if name == target:
+            return target
+    raise InvalidInputError(f"target is {name!r}; legal: {', '.join(TARGETS)}.", field="target")
+
+
+def parse_kinds(words: list[str]) -> dict[str, Kind]:
+    """`dit=pytorch` and the like; raises InvalidInputError for anything else."""
+    legal: tuple[Kind, ...] = ("onnx", "aoti", "pytorch")
+    kinds: dict[str, Kind] = {}
+    for word in words:
+        name, _, kind = word.partition("=")
+        chosen = next((known for known in legal if known == kind), None)
+        if name not in NETWORKS or chosen is None:
+            raise InvalidInputError(
+                f"--kind is {word!r}; legal: NAME=KIND, with one of {', '.join(NETWORKS)} and one of "
+                f"{', '.join(legal)}.",
+                field="kind",
+            )
+        kinds[name] = chosen
+    return kinds
+
+
+def requests_of(options: BuildOptions) -> list[Request]:
+    """The artifacts of a build, for whoever compares them again."""
+    return _requests(options, _device(options))
+
+
+def _device(options: BuildOptions) -> torch.device:
+    if options.target == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InvalidInputError(
+            f"Target {options.target} is built on the GPU that will serve it, and PyTorch sees none here; legal here: "
+            "cpu.",
+            field="target",
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _requests(options: BuildOptions, device: torch.device) -> list[Request]:
+    _check_kinds(options)
+    vggt = find_vggt(options.source.vggt, options.source.checkpoints).config
+    found = []
+    for name in NETWORKS:
+        usual, reason = default_kind(name, options.target)
+        kind = options.kinds.get(name, usual)
+        if kind == "pytorch" and name in options.kinds and usual != "pytorch":
+            reason = "as asked for"
+        plans = () if kind == "pytorch" else graph_plans(name, options.source.preset, vggt)
+        native = options.native and kind == "aoti"
+        found.append(
+            Request(
+                name,
+                kind,
+                options.source,
+                device,
+                plans[:1] if native else plans,  # Triton's backend holds one file a model
+                fp8=options.fp8 and name == "dit" and kind == "aoti",
+                native=native,
+                reason=reason if kind == "pytorch" else "",
+            )
+        )
+    return found
+
+
+def _check_kinds(options: BuildOptions) -> None:
+    own: Kind = "onnx" if options.target == "cpu" else "aoti"
+    for name, kind in options.kinds.items():
+        if kind not in (own, "pytorch"):
+            raise InvalidInputError(
+                f"--kind is {name}={kind}; legal for target {options.target}: {name}={own}, {name}=pytorch.",
+                field="kind",
+            )
+    if (options.fp8 or options.native) and options.target != "cuda":
+        word = "--fp8" if options.fp8 else "--native"
+        raise InvalidInputError(f"{word} is for target cuda; the target is {options.target}.", field="target")
+
+
+def _room(request: Request) -> int:
+    """Bytes that making an artifact takes on the disk: its weights, and once more while a compiler works."""
+    with torch.device("meta"):
+        weights = sum(_meta_bytes(request))
+    return (2 if request.kind == "aoti" else 1) * weights + _SPARE_BYTES
+
+
+def _meta_bytes(request: Request) -> Iterator[int]:
+    from gen3c.generator.dit import Dit
+    from gen3c.generator.vae import Vae
+    from gen3c.geometry.vggt.model import Vggt
+
+    preset: Preset = request.source.preset
+    size = request.dtype.itemsize
+    if request.kind == "pytorch":
+        return
+    if request.program == "dit":
+        yield from (p.numel() * size for p in Dit(preset.dit).parameters())
+    elif request.program == "vggt":
+        config = find_vggt(request.source.vggt, request.source.checkpoints).config
+        yield from (p.numel() * 4 for p in Vggt(config, points=False).parameters())
+    else:
+        yield from (p.numel() * size for p in Vae(preset.vae, preset.latent_shape[0]).parameters())
+
+
+def _assemble(
+    folder: Path, manifest: Manifest, deployment: Deployment, store: ArtifactStore, options: BuildOptions
+) -> None:
+    source = options.services or default_model_repository()
+    repository = folder / REPOSITORY
+    on_gpu = options.target != "cpu"
+    for name in SERVICES:
+        settings = deployment.settings(name, options.target)
+        text = (source / name / "config.pbtxt").read_text(encoding="utf-8")
+        _write_model(repository / name, service_config(text, settings, "gpu" if on_gpu else "cpu"))
+        _copy_code(source / name, repository / name)
+    for name, artifact in manifest.artifacts.items():
+        graph = artifact.graphs[0] if artifact.graphs else None
+        config = leaf_config(
+            network(name).signature,
+            platform=artifact.platform,
+            device="gpu" if on_gpu else "cpu",
+            sizes=_common_sizes(artifact),
+            settings=deployment.settings(name, options.target),
+            wire_names={tensor.name: tensor.wire for tensor in (*artifact.inputs, *artifact.outputs)},
+            warm_up_sizes=_warm_up_sizes(artifact),
+            model_filename=graph.file if graph and artifact.platform != "python" else "",
+        )
+        _write_model(repository / name, config)
+        if artifact.platform == "python":
+            _copy_code(source / name, repository / name)
+        for file in artifact.files:
+            _link(store.place(name, artifact.key) / file.name, repository / name / VERSION_FOLDER / file.name)
+    written = deployment.model_dump(mode="json", exclude_defaults=True)
+    (folder / DEPLOYMENT).write_text(yaml.safe_dump(written, sort_keys=False) if written else "", encoding="utf-8")
+    manifest.write(folder)
+
+
+def _common_sizes(artifact: Artifact) -> dict[str, int]:
+    """Sizes that all graphs of an artifact fix alike."""
+    first = artifact.graphs[0].sizes if artifact.graphs else {}
+    return {symbol: n for symbol, n in first.items() if all(g.sizes.get(symbol) == n for g in artifact.graphs)}
+
+
+def _warm_up_sizes(artifact: Artifact) -> dict[str, int]:
+    """Sizes of a call that the artifact takes."""
+    if not artifact.graphs:
+        return {"s": 1, "H": 28, "W": 28}  # of VGGT, the only one that is served as it is; any whole patches will do
+    first = artifact.graphs[0]
+    return {**first.sizes, **{symbol: open_.usual for symbol, open_ in first.dynamic.items()}}
+
+
+def _write_model(model: Path, config: str) -> None:
+    (model / VERSION_FOLDER).mkdir(parents=True)
+    (model / "config.pbtxt").write_text(config, encoding="utf-8")
+
+
+def _copy_code(source: Path, model: Path) -> None:
+    shutil.copyfile(source / VERSION_FOLDER / "model.py", model / VERSION_FOLDER / "model.py")
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system knows no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `folder` at the end, or vanishes after a failure."""
+    with locked(folder.parent / f".{folder.name}.lock"):
+        for left in folder.parent.glob(f".{folder.name}.*.partial"):  # of a build that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        if folder.exists() and not (folder / MANIFEST).is_file():
+            raise InvalidInputError(
+                f"{folder} is no built repository (it has no {MANIFEST}) and is not replaced.", field="out"
+            )
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        unfinished.chmod(0o755)
+        try:
+            yield unfinished
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", suffix=".partial", dir=folder.parent))
+            with _uninterrupted():
+                if folder.exists():
+                    folder.rename(old / "repository")
+                unfinished.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Two renames between which no signal comes: there would be no repository."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before: dict[int, Callable[..., object] | int | None] = {n: signal.signal(n, note) for n in numbers}
+    except ValueError:  # not the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in received:
+            signal.raise_signal(number)

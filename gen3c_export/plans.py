@@ -1,0 +1,100 @@
+"""Which graphs are made of each network: the sizes that are fixed, those that stay open, and as what it is served."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gen3c.exported.manifest import Kind, Range, Target
+from gen3c.generator.scheduler import SIGMA_MAX, SIGMA_MIN
+from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbols
+from gen3c.geometry.vggt.signature import VGGT
+from gen3c.presets import Preset, VggtConfig
+from gen3c.program import Signature, TensorSpec
+
+MODEL = "model"  # file name of the graph that Triton's own backends look for
+IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """A graph to make."""
+
+    stem: str  # file name without its ending
+    sizes: Mapping[str, int]  # fixed
+    dynamic: Mapping[str, Range]  # open
+
+    def example_sizes(self) -> dict[str, int]:
+        """Sizes to trace it with: torch takes an open dimension that is 1 in the example for a constant."""
+        return {**self.sizes, **{symbol: max(2, open_.usual) for symbol, open_ in self.dynamic.items()}}
+
+    def check_sizes(self) -> list[dict[str, int]]:
+        """Sizes to compare it with its twin at: the usual ones, and others if there are."""
+        usual = {**self.sizes, **{symbol: open_.usual for symbol, open_ in self.dynamic.items()}}
+        other = {**self.sizes, **{s: r.usual + 1 if r.usual < r.most else r.least for s, r in self.dynamic.items()}}
+        return [usual] if other == usual else [usual, other]
+
+
+def graph_plans(program: str, preset: Preset, vggt: VggtConfig) -> tuple[GraphPlan, ...]:
+    """The graphs of a program, the main one first."""
+    chunk = symbols(preset)
+    latent = {symbol: chunk[symbol] for symbol in ("t", "h", "w")}
+    if program == DIT.name:
+        fixed = latent | {symbol: chunk[symbol] for symbol in ("text_tokens", "text_dim")}
+        return (GraphPlan(MODEL, fixed, {"batch": Range(least=1, usual=1, most=8)}),)
+    if program == VIDEO_ENCODER.name:
+        video = {"batch": 1, "T": preset.chunk_frames, "H": preset.height, "W": preset.width}
+        # The first picture of a chunk is encoded by itself: the encoder is causal.
+        return GraphPlan(MODEL, video, {}), GraphPlan(IMAGE, video | {"T": 1}, {})
+    if program == VIDEO_DECODER.name:
+        return (GraphPlan(MODEL, latent | {"batch": 1}, {}),)
+    # One canvas for pictures of all shapes: a graph takes one size of picture.
+    side = vggt.image_side // vggt.patch * vggt.patch
+    return (GraphPlan(MODEL, {"H": side, "W": side}, {"s": Range(least=1, usual=8, most=32)}),)
+
+
+def default_kind(program: str, target: Target) -> tuple[Kind, str]:
+    """As what a program is served, and why where that is not the target's own kind."""
+    if target == "tensorrt":
+        return "tensorrt", ""
+    own: Kind = "onnx" if target == "cpu" else "aoti"
+    if program != VGGT.name:
+        return own, ""
+    return "pytorch", {
+        "cpu": "ONNX Runtime takes longer for it than PyTorch",
+        "cuda": "the compiled network takes pictures of one size alone, and the memory of all frames at once",
+    }[target]
+
+
+def example_inputs(
+    signature: Signature, sizes: Mapping[str, int], generator: torch.Generator, device: torch.device
+) -> dict[str, Tensor]:
+    """Random inputs as a job sends them, in the types that a program has on `device`."""
+    on_gpu = device.type == "cuda"
+    tensors = {}
+    for spec in signature.inputs:
+        tensor = _random(spec, spec.sizes(sizes), generator)
+        tensors[spec.name] = tensor.to(device, spec.gpu_dtype if on_gpu else spec.cpu_dtype)
+    return tensors
+
+
+def _random(spec: TensorSpec, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    if spec.cpu_dtype == torch.uint8:
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    if spec.cpu_dtype == torch.int64:  # tokens; the first few are special ones
+        return torch.randint(3, 100, shape, generator=generator)
+    drawn = torch.randn(shape, generator=generator) * 0.5
+    match spec.name:
+        case "TIMESTEP":  # one noise level for all rows, as in a step
+            low, high = 0.25 * math.log(SIGMA_MIN), 0.25 * math.log(SIGMA_MAX)
+            drawn = (low + (high - low) * torch.rand(1, generator=generator)).expand(shape)
+        case "FPS":
+            drawn = torch.full(shape, 24.0)
+        case "CONDITION_MASK":
+            drawn = torch.zeros(shape)
+            drawn[:, :, 0] = 1
+        case "VIDEO":
+            drawn = drawn.clamp(-1, 1)
+    return drawn
