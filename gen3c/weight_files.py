@@ -34,6 +34,43 @@ class Provenance:
         return self.source if self.sha256 is None else f"{self.source} (sha256 {self.sha256})"
 
 
+class LazyTensor(Protocol):
+    """A tensor that is somewhere else until it is read."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def read(self) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """A tensor in a safetensors file."""
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        """The tensor, in memory of its own: the file's pages, which count as ours while it is open, are let go."""
+        with opened(self.path) as file:
+            return file.read(self.name).clone()
+
+
+@dataclass(frozen=True)
+class HeldWeight:
+    """A tensor in memory, or mapped there."""
+
+    tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    def read(self) -> Tensor:
+        return self.tensor
+
+
 class WeightFile(Protocol):
     """Named tensors that are read one by one."""
 
@@ -119,6 +156,24 @@ def place(paths: Sequence[Path], types: Mapping[str, torch.dtype], device: torch
                 if name in types:
                     tensors[name] = file.read(name).to(device, types[name], copy=True)
     return tensors
+
+
+def stored_weights(paths: Sequence[Path], prefix: str = "") -> dict[str, LazyTensor]:
+    """All tensors of a network's files, unread, by their names in the network: `prefix` and the name in the file.
+
+    Raises InvalidInputError if a file cannot be read or two of them have a name in common.
+    """
+    weights: dict[str, LazyTensor] = {}
+    for path in paths:
+        with opened(path) as file:
+            for name in file.names():
+                if prefix + name in weights:
+                    raise InvalidInputError(f"{name} is in {path.name} and in another file too.", field="checkpoint")
+                if path.suffix == ".safetensors":
+                    weights[prefix + name] = StoredWeight(path, name, tuple(file.shape(name)))
+                else:  # is mapped, and takes too long to open for that to be done for every tensor
+                    weights[prefix + name] = HeldWeight(file.read(name))
+    return weights
 
 
 def random_weight(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:

@@ -22,14 +22,12 @@ def export_aoti(
     path: Path,
     *,
     dynamic: Collection[str] = (),
-    round_as_eager: bool = False,
 ) -> None:
     """Compile `module` for the device of its weights and write the package to `path`, which ends in .pt2.
 
     The module takes the signature's inputs in order and returns its outputs in order, a single one without a tuple.
     Sizes of the symbols in `dynamic` stay open, all others become those of the example, where an open one must be
-    larger than any size that the code treats by itself (1, and 2 for VGGT). `round_as_eager` rounds between the
-    operations of a fused kernel where PyTorch would; else what is fused stays in float32.
+    larger than any size that the code treats by itself (1, and 2 for VGGT).
 
     Raises InvalidInputError if `example` does not fit the signature; the compiler's errors are its own.
     """
@@ -44,8 +42,6 @@ def export_aoti(
     # keep another copy of the weights.
     with torch.no_grad(), fastest_attention(), fresh_cache(dir=str(path.parent)):
         program = torch.export.export(module.eval(), arguments, dynamic_shapes=shapes, strict=False)
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(path), inductor_configs={"emulate_precision_casts": round_as_eager}
-        )
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     if not path.is_file():
         raise InvalidInputError(f"The compiler made no package {path.name}; legal is a name that ends in .pt2.")

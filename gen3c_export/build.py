@@ -5,18 +5,14 @@ of an older one as a whole. So a build that was killed goes on where it stopped,
 takes seconds.
 """
 
+import errno
 import logging
-import os
 import shutil
-import signal
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 
 import torch
 import yaml
@@ -25,7 +21,6 @@ from gen3c.errors import InvalidInputError
 from gen3c.exported.machine import gpu_here
 from gen3c.exported.manifest import (
     DEPLOYMENT,
-    MANIFEST,
     REPOSITORY,
     TARGETS,
     VERSION_FOLDER,
@@ -34,19 +29,30 @@ from gen3c.exported.manifest import (
     Manifest,
     Target,
 )
+from gen3c.generator.signatures import symbols
+from gen3c.geometry.vggt.signature import VGGT
 from gen3c.geometry.vggt.weights import find_vggt
-from gen3c.networks import NETWORKS, WeightSource, network
-from gen3c.presets import Preset
+from gen3c.networks import NETWORKS, WeightSource, network, networks_of
+from gen3c.presets import Preset, get_preset
 from gen3c_export.make import Request, make
-from gen3c_export.plans import default_kind, graph_plans
-from gen3c_export.store import ArtifactStore, check_space, locked
+from gen3c_export.plans import ROWS_OF_A_STEP, default_kind, engine_plan, graph_plans
+from gen3c_export.replace import check_replaceable, link, replaced
+from gen3c_export.store import ArtifactStore, check_space
 from gen3c_server.deployment import SERVICES, Deployment
-from gen3c_server.model_config import leaf_config, service_config
+from gen3c_server.model_config import Device, leaf_config, service_config
 from gen3c_server.repository import default_model_repository
 
 logger = logging.getLogger(__name__)
 
 _SPARE_BYTES = 50_000_000
+_SHIM = '''"""The program `{name}`. Written by gen3c-export."""
+
+from gen3c_server.leaf import LeafModel
+
+
+class TritonPythonModel(LeafModel):
+    """See gen3c_server.leaf."""
+'''
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,21 @@ def build(options: BuildOptions) -> Path:
     cannot be used, for too little room on the disk, and if an artifact is too far from PyTorch. After that, or an
     interruption, an earlier repository of this name is as it was.
     """
+    try:
+        return _build(options)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise InvalidInputError(
+            f"The disk of {options.out} is full; make room, or name another folder with --out.", field="out"
+        ) from error
+
+
+def _build(options: BuildOptions) -> Path:
     device = _device(options)
-    deployment = Deployment() if options.deployment is None else Deployment.load(options.deployment)
-    deployment.check(options.target)
+    deployment = _deployment(options)
     requests = _requests(options, device)
+    check_replaceable(options.folder)  # not only when all is made
     options.out.mkdir(parents=True, exist_ok=True)
     store = ArtifactStore(options.out)
     artifacts: dict[str, Artifact] = {}
@@ -104,7 +121,7 @@ def build(options: BuildOptions) -> Path:
         gen3c=version("gen3c-triton"),
         artifacts=artifacts,
     )
-    with _replaced(options.folder) as folder:
+    with replaced(options.folder) as folder:
         _assemble(folder, manifest, deployment, store, options)
     return options.folder
 
@@ -119,7 +136,7 @@ def check_target(name: str) -> Target:
 
 def parse_kinds(words: list[str]) -> dict[str, Kind]:
     """`dit=pytorch` and the like; raises InvalidInputError for anything else."""
-    legal: tuple[Kind, ...] = ("onnx", "aoti", "pytorch")
+    legal: tuple[Kind, ...] = ("onnx", "aoti", "tensorrt", "pytorch")
     kinds: dict[str, Kind] = {}
     for word in words:
         name, _, kind = word.partition("=")
@@ -151,17 +168,27 @@ def _device(options: BuildOptions) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def _deployment(options: BuildOptions) -> Deployment:
+    deployment = Deployment() if options.deployment is None else Deployment.load(options.deployment)
+    deployment.check(options.target)
+    return deployment
+
+
 def _requests(options: BuildOptions, device: torch.device) -> list[Request]:
     _check_kinds(options)
     vggt = find_vggt(options.source.vggt, options.source.checkpoints).config
+    deployment, gpu = _deployment(options), gpu_here(device)
     found = []
-    for name in NETWORKS:
+    for name in networks_of(options.source):
         usual, reason = default_kind(name, options.target)
         kind = options.kinds.get(name, usual)
         if kind == "pytorch" and name in options.kinds and usual != "pytorch":
             reason = "as asked for"
         plans = () if kind == "pytorch" else graph_plans(name, options.source.preset, vggt)
         native = options.native and kind == "aoti"
+        if kind == "tensorrt":
+            batching = deployment.settings(name, options.target).batching
+            plans = (engine_plan(plans, ROWS_OF_A_STEP if batching is None else batching.max_batch_size),)
         found.append(
             Request(
                 name,
@@ -172,13 +199,15 @@ def _requests(options: BuildOptions, device: torch.device) -> list[Request]:
                 fp8=options.fp8 and name == "dit" and kind == "aoti",
                 native=native,
                 reason=reason if kind == "pytorch" else "",
+                timing_cache=options.out / "timing" / f"{gpu.capability}.cache" if gpu and kind == "tensorrt" else None,
             )
         )
     return found
 
 
 def _check_kinds(options: BuildOptions) -> None:
-    own: Kind = "onnx" if options.target == "cpu" else "aoti"
+    kinds: dict[Target, Kind] = {"cpu": "onnx", "cuda": "aoti", "tensorrt": "tensorrt"}
+    own = kinds[options.target]
     for name, kind in options.kinds.items():
         if kind not in (own, "pytorch"):
             raise InvalidInputError(
@@ -194,11 +223,12 @@ def _room(request: Request) -> int:
     """Bytes that making an artifact takes on the disk: its weights, and once more while a compiler works."""
     with torch.device("meta"):
         weights = sum(_meta_bytes(request))
-    return (2 if request.kind == "aoti" else 1) * weights + _SPARE_BYTES
+    return (2 if request.kind in ("aoti", "tensorrt") else 1) * weights + _SPARE_BYTES
 
 
 def _meta_bytes(request: Request) -> Iterator[int]:
     from gen3c.generator.dit import Dit
+    from gen3c.generator.text_program import TEXT_ENCODER, find_text_encoder
     from gen3c.generator.vae import Vae
     from gen3c.geometry.vggt.model import Vggt
 
@@ -208,6 +238,9 @@ def _meta_bytes(request: Request) -> Iterator[int]:
         return
     if request.program == "dit":
         yield from (p.numel() * size for p in Dit(preset.dit).parameters())
+    elif request.program == TEXT_ENCODER.name:
+        found = find_text_encoder(preset, request.source.checkpoints)
+        yield from () if found is None else (path.stat().st_size for path in found.weights)
     elif request.program == "vggt":
         config = find_vggt(request.source.vggt, request.source.checkpoints).config
         yield from (p.numel() * 4 for p in Vggt(config, points=False).parameters())
@@ -220,32 +253,52 @@ def _assemble(
 ) -> None:
     source = options.services or default_model_repository()
     repository = folder / REPOSITORY
-    on_gpu = options.target != "cpu"
-    for name in SERVICES:
-        settings = deployment.settings(name, options.target)
-        text = (source / name / "config.pbtxt").read_text(encoding="utf-8")
-        _write_model(repository / name, service_config(text, settings, "gpu" if on_gpu else "cpu"))
-        _copy_code(source / name, repository / name)
-    for name, artifact in manifest.artifacts.items():
-        graph = artifact.graphs[0] if artifact.graphs else None
-        config = leaf_config(
-            network(name).signature,
-            platform=artifact.platform,
-            device="gpu" if on_gpu else "cpu",
-            sizes=_common_sizes(artifact),
-            settings=deployment.settings(name, options.target),
-            wire_names={tensor.name: tensor.wire for tensor in (*artifact.inputs, *artifact.outputs)},
-            warm_up_sizes=_warm_up_sizes(artifact),
-            model_filename=graph.file if graph and artifact.platform != "python" else "",
-        )
-        _write_model(repository / name, config)
-        if artifact.platform == "python":
-            _copy_code(source / name, repository / name)
-        for file in artifact.files:
-            _link(store.place(name, artifact.key) / file.name, repository / name / VERSION_FOLDER / file.name)
+    for name, config in configurations(manifest, deployment, source).items():
+        (repository / name / VERSION_FOLDER).mkdir(parents=True)
+        (repository / name / "config.pbtxt").write_text(config, encoding="utf-8")
+        artifact = manifest.artifacts.get(name)
+        code = repository / name / VERSION_FOLDER / "model.py"
+        if artifact is None:
+            shutil.copyfile(source / name / VERSION_FOLDER / "model.py", code)
+        elif artifact.platform == "python":
+            code.write_text(_SHIM.format(name=name), encoding="utf-8")
+        if artifact is not None:
+            for file in artifact.files:
+                link(store.place(name, artifact.key) / file.name, repository / name / VERSION_FOLDER / file.name)
     written = deployment.model_dump(mode="json", exclude_defaults=True)
     (folder / DEPLOYMENT).write_text(yaml.safe_dump(written, sort_keys=False) if written else "", encoding="utf-8")
     manifest.write(folder)
+
+
+def configurations(manifest: Manifest, deployment: Deployment, services: Path) -> dict[str, str]:
+    """The config.pbtxt of every model of a repository; `services` holds those of the models that are no artifacts.
+
+    Raises InvalidInputError for a deployment that the artifacts or the target cannot have.
+    """
+    target = manifest.target
+    device: Device = "gpu" if target != "cpu" else "cpu"
+    texts = {
+        name: service_config(
+            (services / name / "config.pbtxt").read_text(encoding="utf-8"), deployment.settings(name, target), device
+        )
+        for name in SERVICES
+    }
+    for name, artifact in manifest.artifacts.items():
+        file = artifact.graphs[0].file if artifact.graphs and artifact.platform != "python" else ""
+        gpu = manifest.gpu if artifact.platform == "tensorrt_plan" else None
+        texts[name] = leaf_config(
+            network(name).signature,
+            platform=artifact.platform,
+            device=device,
+            sizes=_common_sizes(artifact),
+            settings=deployment.settings(name, target),
+            wire_names={tensor.name: tensor.wire for tensor in (*artifact.inputs, *artifact.outputs)},
+            warm_up_sizes=_warm_up_sizes(artifact, manifest.preset),
+            # A plan is for one kind of GPU: Triton is to say so, rather than TensorRT.
+            cc_model_filenames={gpu.capability: file} if gpu else {},
+            model_filename="" if gpu else file,
+        )
+    return texts
 
 
 def _common_sizes(artifact: Artifact) -> dict[str, int]:
@@ -254,73 +307,10 @@ def _common_sizes(artifact: Artifact) -> dict[str, int]:
     return {symbol: n for symbol, n in first.items() if all(g.sizes.get(symbol) == n for g in artifact.graphs)}
 
 
-def _warm_up_sizes(artifact: Artifact) -> dict[str, int]:
+def _warm_up_sizes(artifact: Artifact, preset: str) -> dict[str, int]:
     """Sizes of a call that the artifact takes."""
     if not artifact.graphs:
-        return {"s": 1, "H": 28, "W": 28}  # of VGGT, the only one that is served as it is; any whole patches will do
+        vggt = {"s": 1, "H": 28, "W": 28} if artifact.program == VGGT.name else {}  # any whole patches will do
+        return {**symbols(get_preset(preset)), "tokens": 1, **vggt}
     first = artifact.graphs[0]
     return {**first.sizes, **{symbol: open_.usual for symbol, open_ in first.dynamic.items()}}
-
-
-def _write_model(model: Path, config: str) -> None:
-    (model / VERSION_FOLDER).mkdir(parents=True)
-    (model / "config.pbtxt").write_text(config, encoding="utf-8")
-
-
-def _copy_code(source: Path, model: Path) -> None:
-    shutil.copyfile(source / VERSION_FOLDER / "model.py", model / VERSION_FOLDER / "model.py")
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system knows no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-@contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` at the end, or vanishes after a failure."""
-    with locked(folder.parent / f".{folder.name}.lock"):
-        for left in folder.parent.glob(f".{folder.name}.*.partial"):  # of a build that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        if folder.exists() and not (folder / MANIFEST).is_file():
-            raise InvalidInputError(
-                f"{folder} is no built repository (it has no {MANIFEST}) and is not replaced.", field="out"
-            )
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-        unfinished.chmod(0o755)
-        try:
-            yield unfinished
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", suffix=".partial", dir=folder.parent))
-            with _uninterrupted():
-                if folder.exists():
-                    folder.rename(old / "repository")
-                unfinished.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Two renames between which no signal comes: there would be no repository."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before: dict[int, Callable[..., object] | int | None] = {n: signal.signal(n, note) for n in numbers}
-    except ValueError:  # not the main thread, which alone gets signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in received:
-            signal.raise_signal(number)

@@ -34,6 +34,10 @@ class DType(StrEnum):
     FLOAT32 = "float32"
 
 
+class _Stopped(BaseException):
+    """By a signal. Of a KeyboardInterrupt typer makes an exit code, without a word."""
+
+
 @app.callback()
 def program() -> None:
     """Checkpoints in, Triton models out."""
@@ -86,11 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and turns every failure into a sentence and an exit code."""
 
     def stop(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
+        raise _Stopped
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a server, whose times a build is to tell
     _log_to_stderr()
-    signal.signal(signal.SIGTERM, stop)  # so that what was half written is removed
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell has it for what runs in its background
+            signal.signal(number, stop)  # so that what was half written is removed
     try:
         app(args=None if arguments is None else list(arguments), prog_name="gen3c-export")
     except InvalidInputError as error:
@@ -99,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         print(f"Error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(FAILED)
-    except KeyboardInterrupt:
-        print("Interrupted; nothing was written.", file=sys.stderr)
+    except _Stopped:
+        print("Interrupted; what was not finished is removed.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(0)
 

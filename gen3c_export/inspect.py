@@ -39,7 +39,8 @@ def remove_unused(out: Path, *, everything: bool) -> list[Path]:
     """
     if not out.is_dir():
         raise InvalidInputError(f"{out} is no folder; legal is one that `gen3c-export build` wrote to.", field="out")
-    builds = sorted(path.parent for path in out.glob(f"*/{MANIFEST}"))
+    # Converted checkpoints have a file of that name, too.
+    builds = sorted(path.parent for path in out.glob(f"*/{MANIFEST}") if (path.parent / REPOSITORY).is_dir())
     removed = []
     for lock in sorted(out.glob(".*.lock")):
         try:

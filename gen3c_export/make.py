@@ -4,10 +4,12 @@ import hashlib
 import json
 import logging
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +22,13 @@ from gen3c.exported.manifest import Artifact, Graph, Kind, files_of, tensors_of
 from gen3c.exported.program import Runner, aoti_runner, onnx_runner
 from gen3c.generator.dit import Dit
 from gen3c.generator.fp8 import quantise
-from gen3c.geometry.vggt.model import VggtProgram
-from gen3c.networks import Network, WeightSource, network
+from gen3c.networks import Network, WeightSource, in_one_piece, network
 from gen3c.program import Signature
 from gen3c_export.compare import compare, described, tolerance_of
 from gen3c_export.plans import GraphPlan, example_inputs
+from gen3c_export.tensorrt_engine import build_engine, plan_name
+from gen3c_export.tensorrt_flavours import load_tensorrt
+from gen3c_export.tensorrt_runner import tensorrt_runner
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,7 @@ ENDINGS: dict[Kind, str] = {"onnx": ".onnx", "aoti": ".pt2"}
 PACKAGES: dict[Kind, tuple[str, ...]] = {
     "onnx": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "aoti": ("torch", "triton"),
-    "tensorrt": ("torch", "onnx", "onnxscript", "tensorrt"),
+    "tensorrt": ("torch", "onnx", "onnxscript"),
     "pytorch": ("torch", "diffusers"),
 }
 # What decides how a network computes or is exported; a change there makes artifacts old.
@@ -51,6 +55,7 @@ class Request:
     fp8: bool = False
     native: bool = False  # run by Triton's own backend, not by a python model
     reason: str = ""
+    timing_cache: Path | None = None  # what TensorRT has measured on this GPU; without it the same plan takes longer
 
     @property
     def network(self) -> Network:
@@ -62,9 +67,19 @@ class Request:
         return torch.float32 if self.device.type == "cpu" else torch.bfloat16
 
     @property
+    def platform(self) -> Literal["python", "torch_aoti", "tensorrt_plan"]:
+        """Who runs it in Triton."""
+        if self.kind == "tensorrt":
+            return "tensorrt_plan"
+        return "torch_aoti" if self.native else "python"
+
+    @property
     def packages(self) -> dict[str, str]:
-        """Versions of what makes it."""
-        return installed(PACKAGES[self.kind])
+        """Versions of what makes it. Raises InvalidInputError if that is TensorRT, and there is none."""
+        found = installed(PACKAGES[self.kind])
+        if self.kind == "tensorrt":  # whose wheels have many names
+            found["tensorrt"] = str(load_tensorrt().__version__)
+        return found
 
     def key(self, weights: str) -> str:
         """A digest of all that the artifact depends on; `weights` names their contents."""
@@ -91,9 +106,9 @@ def make(request: Request, weights: str, key: str, folder: Path) -> Artifact:
     signature = request.network.signature
     graphs: list[Graph] = []
     if request.kind != "pytorch":
-        module = _module(request)
+        module = _module(request) if request.kind != "tensorrt" else None  # whose weights pass one by one
         for plan in request.plans:
-            graph = _graph(request, module, plan, folder)
+            graph = _engine(request, plan, folder) if module is None else _graph(request, module, plan, folder)
             logger.info("  %s", described(graph))
             _refuse_failures(request.program, graph)
             graphs.append(graph)
@@ -104,7 +119,7 @@ def make(request: Request, weights: str, key: str, folder: Path) -> Artifact:
         kind=request.kind,
         dtype=str(request.dtype).removeprefix("torch."),
         quantised="fp8" if request.fp8 else "no",
-        platform="torch_aoti" if request.native else "python",
+        platform=request.platform,
         key=key,
         weights=weights,
         inputs=tensors_of(signature.inputs, on_gpu=on_gpu, wire=inputs_wire),
@@ -119,16 +134,15 @@ def make(request: Request, weights: str, key: str, folder: Path) -> Artifact:
 
 def twin_of(request: Request) -> nn.Module:
     """The network in PyTorch, in the artifact's types and on its device."""
-    module = request.network.load(request.source, request.device, request.dtype)
-    if isinstance(module, VggtProgram):
-        module.frames_at_once = None  # a loop over the number of frames would be fixed by an export
-    return module
+    return in_one_piece(request.network.load(request.source, request.device, request.dtype))
 
 
 def runner_of(request_kind: Kind, path: Path, device: torch.device, signature: Signature) -> Runner:
     """A graph's file, loaded as a server does it."""
     if request_kind == "onnx":
         return onnx_runner(path, torch.get_num_threads())
+    if request_kind == "tensorrt":
+        return tensorrt_runner(path, device, signature)
     return aoti_runner(path, device, signature)
 
 
@@ -151,14 +165,38 @@ def _graph(request: Request, module: nn.Module, plan: GraphPlan, folder: Path) -
         "aoti": lambda: _export_aoti(module, signature, example, folder / name, plan),
     }
     exporters[request.kind]()
-    run = runner_of(request.kind, folder / name, request.device, signature)
     twin = twin_of(request) if request.fp8 else module
+    return _compared(request, twin, plan, folder / name)
+
+
+def _engine(request: Request, plan: GraphPlan, folder: Path) -> Graph:
+    """A TensorRT plan, and the graph that it is made of only as long as that takes."""
+    from gen3c_export.tensorrt_graphs import export_graph, profile_of
+
+    with tempfile.TemporaryDirectory(dir=folder, prefix="onnx-") as work:
+        graph = Path(work) / f"{plan.stem}.onnx"
+        logger.info("  %s: exporting %s", request.program, graph.name)
+        export_graph(request.network, request.source, plan, graph)
+        logger.info("  %s: TensorRT makes a plan of it", request.program)
+        engine = build_engine(
+            graph, Path(work) / "plan", profiles=[profile_of(plan)], timing_cache=request.timing_cache
+        )
+        path = engine.path.rename(folder / plan_name(plan.stem, engine.capability))
+    if not torch.cuda.is_available():
+        return Graph(file=path.name, sizes=dict(plan.sizes), dynamic=dict(plan.dynamic), checks=[])
+    return _compared(request, twin_of(request), plan, path)
+
+
+def _compared(request: Request, twin: nn.Module, plan: GraphPlan, path: Path) -> Graph:
+    """The graph in that file, and how far it is from its twin."""
+    signature = request.network.signature
+    run = runner_of(request.kind, path, request.device, signature)
     tolerance = tolerance_of(str(request.dtype).removeprefix("torch."), "fp8" if request.fp8 else "no")
     checks = [
         compare(run, twin, signature, sizes, request.device, tolerance, secrets.randbelow(2**31))
         for sizes in plan.check_sizes()
     ]
-    return Graph(file=name, sizes=dict(plan.sizes), dynamic=dict(plan.dynamic), checks=checks)
+    return Graph(file=path.name, sizes=dict(plan.sizes), dynamic=dict(plan.dynamic), checks=checks)
 
 
 def _export_onnx(
@@ -179,7 +217,7 @@ def _export_aoti(
 
 def _refuse_failures(program: str, graph: Graph) -> None:
     for check in graph.checks:
-        if not check.error <= check.tolerance:
+        if not check.ok:
             raise InvalidInputError(
                 f"{program}: {graph.file} differs from PyTorch by {check.error:.1e} at {check.sizes}; legal is "
                 f"{check.tolerance:.0e}.",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gen3c.errors import InvalidInputError
 from gen3c.program import Signature, TensorSpec
 from gen3c_export.onnx_fusions import fuse, group_norm
+from gen3c_export.tensorrt_rewrites import rewrite
 
 # It tells of every operator that torchvision, which is not needed, would bring.
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -33,8 +34,9 @@ def export_onnx(
 ) -> None:
     """Write `module` as an ONNX graph to `path`, with its weights in a file beside it: that name and `.data`.
 
-    Both runtimes get the standard's operators: `tensorrt` those of opset 20, `onnxruntime` the larger ones of opset 23
-    (gen3c_export.onnx_fusions), which are faster there and sooner exported.
+    Both runtimes get the standard's operators: `tensorrt` those of opset 20, as far as it has them for their types
+    (gen3c_export.tensorrt_rewrites), `onnxruntime` the larger ones of opset 23 (gen3c_export.onnx_fusions), which are
+    faster there and sooner exported.
 
     The module takes the signature's inputs in order and returns its outputs in order, a single one without a tuple; it
     is put into evaluation mode. `example` has every input, on the module's device and in the type that the file is to
@@ -71,6 +73,8 @@ def export_onnx(
     assert program is not None  # only the other exporter returns None
     if runtime == "onnxruntime":
         fuse(program.model)
+    else:
+        rewrite(program.model)
     _check_fits(signature, program.model.graph, sizes | {symbol: symbol for symbol in dynamic})
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with this machine's paths

@@ -60,6 +60,26 @@ def build(
     typer.echo(run(options))
 
 
+def onnx(
+    preset: Annotated[str, typer.Option(help="Sizes and weights.")] = "tiny",
+    checkpoints: Checkpoints = None,
+    vggt: VggtWeights = None,
+    out: Out = Path("build"),
+) -> None:
+    """Write what TensorRT makes plans of to OUT/PRESET-tensorrt-onnx: an ONNX graph of every network. Needs no GPU.
+
+    For looking at, or for another builder: graphs.json there has a trtexec command for each. `build --target tensorrt`
+    makes the same graphs and the plans, on the GPU that serves, and the repository.
+
+    Exit codes: 0 written; 1 it cannot be, and there is no graphs.json; 2 wrong options; 130 interrupted.
+    """
+    from gen3c.networks import WeightSource
+    from gen3c.presets import get_preset
+    from gen3c_export.tensorrt_graphs import export_graphs
+
+    typer.echo(export_graphs(WeightSource(get_preset(preset), checkpoints, vggt), out))
+
+
 def verify(
     repository: Build,
     checkpoints: Checkpoints = None,
@@ -119,5 +139,5 @@ def clean(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (build, verify, inspect, clean):
+    for command in (build, onnx, verify, inspect, clean):
         app.command()(command)

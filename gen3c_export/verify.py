@@ -9,9 +9,10 @@ import torch
 
 from gen3c.errors import InvalidInputError
 from gen3c.exported.machine import Machine, check_fits
-from gen3c.exported.manifest import REPOSITORY, VERSION_FOLDER, Artifact, Check, Graph, Manifest, check_files
+from gen3c.exported.manifest import REPOSITORY, VERSION_FOLDER, Artifact, Check, Graph, Manifest
 from gen3c.networks import WeightSource, network
 from gen3c_export.compare import compare, tolerance_of
+from gen3c_export.inspect import check_all_files
 from gen3c_export.make import Request, runner_of, twin_of
 from gen3c_export.plans import GraphPlan
 
@@ -29,7 +30,7 @@ class Verdict:
     @property
     def ok(self) -> bool:
         """Whether the error is within the tolerance."""
-        return self.check.error <= self.check.tolerance
+        return self.check.ok
 
     def __str__(self) -> str:
         check = self.check
@@ -48,10 +49,10 @@ def verify(folder: Path, source: WeightSource, seed: int) -> Iterator[Verdict]:
     """
     manifest = Manifest.read(folder)
     check_fits(manifest, Machine.here(), source.preset.name)
+    check_all_files(manifest, folder)
     device = torch.device("cpu" if manifest.target == "cpu" else "cuda")
     for name, artifact in manifest.artifacts.items():
         place = folder / REPOSITORY / name / VERSION_FOLDER
-        check_files(artifact, place)
         found = str(network(name).provenance(source))
         if found != artifact.weights:
             raise InvalidInputError(

@@ -17,13 +17,14 @@ from pydantic_core import PydanticCustomError
 from gen3c.errors import InvalidInputError
 from gen3c.exported.manifest import Target
 from gen3c.generator.signatures import SIGNATURES
+from gen3c.generator.text_program import TEXT_ENCODER
 from gen3c.geometry.vggt.signature import VGGT
 from gen3c.program import Signature
 from gen3c_server.batching import has_batch_axis
 from gen3c_server.errors import JobError
 
 JOB_MODEL, GEOMETRY, CONDITIONER = SERVICES = ("gen3c", "geometry", "conditioner")
-LEAVES: dict[str, Signature] = {**SIGNATURES, VGGT.name: VGGT}
+LEAVES: dict[str, Signature] = {**SIGNATURES, VGGT.name: VGGT, TEXT_ENCODER.name: TEXT_ENCODER}
 MODELS = (*SERVICES, *LEAVES)
 
 ALL_GPUS: Literal["all"] = "all"

@@ -11,7 +11,6 @@ from gen3c_client.contract import Done
 
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
-from gen3c.generator.t5 import load_text
 from gen3c_server.errors import JobError
 from gen3c_server.gpu_memory import releasing
 from gen3c_server.inputs import JobInputs, read_inputs
@@ -42,7 +41,7 @@ class JobModel:
         settings.apply_threads()
         # What can be refused comes before what takes memory of a GPU.
         self._weights = {"dit": serving.weights(DIT.name), "vae": serving.weights(VIDEO_DECODER.name)}
-        self._text = load_text(settings.preset, settings.checkpoints)
+        self._text = serving.text_encoder()
         self._programs = Programs(
             dit=serving.leaf(DIT.name),
             video_encoder=serving.near(VIDEO_ENCODER.name),

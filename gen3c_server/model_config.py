@@ -69,8 +69,8 @@ def leaf_config(
             declared.add(
                 name=names.get(spec.name, spec.name), data_type=_type(spec, device), dims=_dims(spec, sizes, settings)
             )
-    if platform == "python" and device == "gpu":
-        # Tensors of other models arrive where they lie.
+    if platform == "python":
+        # Tensors of other models arrive where they lie: on a GPU they stay there.
         config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
     _place(config, settings)
     if settings.warm_up:

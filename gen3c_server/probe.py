@@ -24,7 +24,7 @@ def probe_graph(serving: Serving, programs: Programs, *, with_geometry: bool) ->
         torch.eye(4).expand(preset.chunk_frames, -1, -1), torch.eye(3).expand(preset.chunk_frames, -1, -1)
     )
     programs.conditioner(view, cameras, ConditionOptions(), Pool.empty(preset.latent_shape))
-    for name in NETWORKS:
+    for name in serving.leaves():
         sizes = serving.least_sizes(name)
         inputs = {
             spec.name: torch.ones(spec.sizes(sizes), dtype=spec.cpu_dtype) for spec in NETWORKS[name].signature.inputs

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import gen3c_server
 from gen3c_server.launcher.errors import PreflightError
@@ -52,9 +51,16 @@ class Build:
 
 
 def find_build(path: Path) -> Build | None:
-    """The build that `path` is, or whose models it holds; None if it is a plain model repository."""
+    """The build that `path` is, or whose models it holds; None if it is a plain model repository.
+
+    Raises PreflightError for a build that is not whole.
+    """
+    path = path.absolute()  # "." has no name
     for folder in (path, path.parent if path.name == REPOSITORY else path):
-        if (folder / MANIFEST).is_file() and (folder / REPOSITORY).is_dir():
+        if (folder / MANIFEST).is_file():
+            missing = [name for name in (REPOSITORY, DEPLOYMENT) if not (folder / name).exists()]
+            if missing:
+                raise PreflightError(f"{folder} has no {missing[0]}; build it again with `gen3c-export build`.")
             return Build(folder)
     return None
 
@@ -95,21 +101,25 @@ def build_now(
 
 
 def _run(command: list[str]) -> int:
-    """Run a program whose standard output is not ours; it does not outlive us."""
+    """Run a program whose standard output is not ours; it does not outlive us. A second signal ends it at once."""
+    received: list[int] = []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
 
-        def stop(number: int, _frame: FrameType | None) -> NoReturn:
-            process.terminate()
-            process.wait()
-            raise SystemExit(128 + number)
+        def stop(number: int, _frame: FrameType | None) -> None:
+            # To wait for it here would wait for ever: what the signal came into holds the lock of the same wait.
+            received.append(number)
+            process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, stop) for number in numbers}
         try:
-            return process.wait()
+            code = process.wait()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+    if received:
+        raise SystemExit(128 + received[0])
+    return code
 
 
 def _checkout() -> Path:

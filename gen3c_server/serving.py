@@ -12,8 +12,11 @@ from gen3c.exported.machine import Machine, check_fits
 from gen3c.exported.manifest import DEPLOYMENT, MANIFEST, REPOSITORY, VERSION_FOLDER, Artifact, Manifest
 from gen3c.exported.program import open_artifact
 from gen3c.generator.signatures import VIDEO_ENCODER, symbols
+from gen3c.generator.t5 import NETWORK_FOLDER, load_text
+from gen3c.generator.text import TextEncoder
+from gen3c.generator.text_program import TEXT_ENCODER, find_text_encoder
 from gen3c.geometry.vggt.signature import VGGT
-from gen3c.networks import WeightSource, network
+from gen3c.networks import NETWORKS, WeightSource, network
 from gen3c.presets import VGGT_1B
 from gen3c.program import LocalProgram, Program
 from gen3c_server import bls
@@ -42,6 +45,11 @@ class Serving:
             settings = Settings.from_environment()
             return cls(replace(settings, device=instance_device(args, settings.device)), None, repository)
         manifest = Manifest.read(build)
+        if not (build / DEPLOYMENT).is_file():
+            raise InvalidInputError(f"The repository has no {DEPLOYMENT}; build it again with `gen3c-export build`.")
+        here = Machine.here()
+        if here.gpu is None:  # before the settings, which know no GPU that is not there
+            check_fits(manifest, here)
         on_gpu = manifest.target != "cpu"
         settings = Settings.from_environment(
             preset=manifest.preset, device="cuda" if on_gpu else "cpu", deployment=build / DEPLOYMENT
@@ -89,6 +97,28 @@ class Serving:
         """
         return self.leaf(name) if self.manifest is not None and self.manifest.target != "cpu" else self.local(name)
 
+    def leaves(self) -> tuple[str, ...]:
+        """The programs that are models of the server."""
+        if self.manifest is not None:
+            return tuple(self.manifest.artifacts)
+        return tuple(name for name in NETWORKS if name != TEXT_ENCODER.name)
+
+    def text_encoder(self) -> TextEncoder:
+        """The job's text encoder: its network is a leaf of a build that has one, else loaded here when it is needed.
+
+        Raises InvalidInputError for a build with a leaf whose tokenizer this server is not given.
+        """
+        preset, checkpoints = self.settings.preset, self.settings.checkpoints
+        if self.manifest is None or TEXT_ENCODER.name not in self.manifest.artifacts:
+            return load_text(preset, checkpoints)
+        if find_text_encoder(preset, checkpoints) is None:
+            raise InvalidInputError(
+                f"The repository has a text encoder, and its tokenizer is in {NETWORK_FOLDER}/ of checkpoints; name "
+                "them with --checkpoints.",
+                field="checkpoints",
+            )
+        return load_text(preset, checkpoints, dtype=self.settings.dtype, network=self.leaf(TEXT_ENCODER.name))
+
     def weights(self, name: str) -> str:
         """Where a program's weights came from, for the answer to the user."""
         artifact = self.artifact(name)
@@ -104,7 +134,11 @@ class Serving:
         artifact = self.artifact(name)
         if artifact is None or not artifact.graphs:
             side = 2 * VGGT_1B.patch  # of a picture that has patches at all
-            own = {VIDEO_ENCODER.name: {"T": 1, "t": 1}, VGGT.name: {"s": 1, "H": side, "W": side}}
+            own = {
+                VIDEO_ENCODER.name: {"T": 1, "t": 1},
+                VGGT.name: {"s": 1, "H": side, "W": side},
+                TEXT_ENCODER.name: {"tokens": 1},
+            }
             return {**symbols(self.settings.preset), **own.get(name, {})}
         graph = artifact.graphs[-1]
         return {**graph.sizes, **{symbol: open_.least for symbol, open_ in graph.dynamic.items()}}

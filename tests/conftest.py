@@ -1,10 +1,14 @@
 """What all tests share."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture
@@ -14,3 +18,15 @@ def arena() -> Path:
     if not path.is_dir():
         pytest.skip("the clip bg_arena is not next to this checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository of `tiny` for a CPU, as a user builds it, once for all tests: copy it before you change it."""
+    out = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "gen3c_export", "build", "--out", str(out)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GEN3C_")}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"{out / 'tiny-cpu'}\n"
+    return out / "tiny-cpu"

@@ -54,6 +54,17 @@ class Check(_Strict):
     tolerance: float
     seconds: float  # of one call, median
     eager_seconds: float  # of the twin, measured in turns with it
+    # In bfloat16 a network is itself some way from what it is in float32; both distances, where that was computed.
+    float32_error: float | None = None  # of the graph
+    eager_float32_error: float | None = None  # of the twin
+
+    @property
+    def ok(self) -> bool:
+        """Within tolerance of the twin; or no farther from the network in float32 than the twin is."""
+        if self.error <= self.tolerance:
+            return True
+        ours, theirs = self.float32_error, self.eager_float32_error
+        return ours is not None and theirs is not None and ours <= max(theirs, self.tolerance)
 
 
 class Graph(_Strict):
@@ -124,9 +135,9 @@ class Manifest(_Strict):
             raise InvalidInputError(f"{path} cannot be read: {error.strerror}.", field="manifest") from None
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
+            place = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
             raise InvalidInputError(
-                f"{path} is not a manifest of this version: {place}: {first['msg']}.", field="manifest"
+                f"{path} is not a manifest of this version: {place}{first['msg']}.", field="manifest"
             ) from None
         except ValueError as error:  # not UTF-8, not JSON
             raise InvalidInputError(f"{path} cannot be read as JSON: {error}.", field="manifest") from None

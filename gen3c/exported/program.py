@@ -77,7 +77,7 @@ def open_artifact(
     for graph in artifact.graphs:
         try:
             graphs.append((graph, loaders[artifact.kind](folder / graph.file)))
-        except (RuntimeError, OSError) as error:
+        except Exception as error:  # a runtime's own types have no common one
             first = str(error).partition("\n")[0]
             raise InvalidInputError(
                 f"{artifact.program}: {graph.file} cannot be loaded: {first}", "artifact"

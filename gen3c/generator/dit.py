@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from gen3c.attention import attend
 from gen3c.errors import InvalidInputError
 from gen3c.generator.learned_positions import LearnedPositions
+from gen3c.generator.modulation import BlockNorm, FinalNorm
 from gen3c.generator.rope import RotaryAngles
 from gen3c.generator.signatures import CACHE_CHANNELS, LATENT_CHANNELS
 from gen3c.presets import DitConfig
@@ -42,10 +43,13 @@ class Dit(nn.Module):
             extra_pos_embed_type="learnable",
         )
         self.transformer.rope = RotaryAngles(config.head_dim, precision=config.rope)
+        width = config.heads * config.head_dim
         self.transformer.learnable_pos_embed = LearnedPositions(
-            config.heads * config.head_dim, config.max_size, self.transformer.config.patch_size
+            width, config.max_size, self.transformer.config.patch_size
         )
+        self.transformer.norm_out = FinalNorm(width, config.adaln_lora_dim)
         for block in self.transformer.transformer_blocks:
+            block.norm1, block.norm2, block.norm3 = (BlockNorm(width, config.adaln_lora_dim) for _ in range(3))
             block.attn1.set_processor(AttentionProcessor())
             block.attn2.set_processor(AttentionProcessor())
 

@@ -54,7 +54,8 @@ VIDEO_ENCODER = Signature(
 
 VIDEO_DECODER = Signature(
     "video_decoder",
-    inputs=(TensorSpec("LATENT", ("batch", LATENT_CHANNELS, *_LATENT_GRID)),),
+    # As the sampler leaves it: small, and rounded first when its statistics are undone.
+    inputs=(TensorSpec("LATENT", ("batch", LATENT_CHANNELS, *_LATENT_GRID), gpu_dtype=torch.float32),),
     outputs=(TensorSpec("VIDEO", ("batch", "T", "H", "W", 3), torch.uint8, torch.uint8),),
 )
 

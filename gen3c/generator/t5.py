@@ -8,7 +8,6 @@ so a deployment may also ship embeddings alone.
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,44 +15,57 @@ import torch
 from torch import Tensor
 
 from gen3c.errors import InvalidInputError
-from gen3c.generator.t5_folder import UNREADABLE, open_folder
+from gen3c.generator.t5_folder import (
+    CACHE_FOLDER,
+    HASHES_FILE,
+    NETWORK_FOLDER,
+    UNREADABLE,
+    open_folder,
+    require_transformers,
+)
 from gen3c.generator.text import EmptyText, TextEncoder, Warn
 from gen3c.generator.text_cache import Embedding, TextCache, cached_identities
+from gen3c.generator.text_program import TEXT_ENCODER, read_network
 from gen3c.presets import DitConfig, Preset
+from gen3c.program import LocalProgram, Program
 from gen3c.weight_files import PACKAGED
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+    from transformers import PreTrainedTokenizerBase
 
-NETWORK_FOLDER = "text_encoder"  # in a checkpoint directory: T5EncoderModel and tokenizer
-CACHE_FOLDER = "text_embeddings"  # in a checkpoint directory
-HASHES_FILE = "encoder_hashes.json"  # in the folder of embeddings: what the weights hashed to, when they were read
+__all__ = ["CACHE_FOLDER", "HASHES_FILE", "NETWORK_FOLDER", "T5Text", "load_text"]
 
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # float16 overflows in T5's feed-forward layers
 _KEPT_IN_MEMORY = 16  # embeddings, of 1 MiB at most for the released network
 
 
 def load_text(
-    preset: Preset, directory: Path | None = None, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    preset: Preset,
+    directory: Path | None = None,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    network: Program | None = None,
 ) -> TextEncoder:
     """The text encoder of a checkpoint directory (None: of the package), zeros where it has none.
 
     It has one if there is `text_encoder/` (T5EncoderModel and tokenizer in transformers' layout) or
-    `text_embeddings/` (what T5Text kept). Raises what T5Text does.
+    `text_embeddings/` (what T5Text kept). `network` is the program TEXT_ENCODER with that very folder's weights in
+    `dtype`, None: the folder's is loaded in this process. Raises what T5Text does.
     """
     directory = directory or PACKAGED / preset.name
-    network, cache = directory / NETWORK_FOLDER, directory / CACHE_FOLDER
-    if not network.is_dir() and not cached_identities(cache):
+    folder, cache = directory / NETWORK_FOLDER, directory / CACHE_FOLDER
+    if network is None and not folder.is_dir() and not cached_identities(cache):
         return EmptyText(preset.dit)
-    return T5Text(preset.dit, network if network.is_dir() else None, cache, device=device, dtype=dtype)
+    return T5Text(preset.dit, folder if folder.is_dir() else None, cache, device=device, dtype=dtype, program=network)
 
 
 class T5Text:
     """A `TextEncoder`: the last hidden states of T5's encoder, rows past the text's length zero.
 
     Values are rounded to bfloat16, as the released network was given them. A text of more tokens than the network
-    reads is cut off, its end token kept, as in GEN3C. The network is loaded when a text is first met that is not
-    cached, and stays.
+    reads is cut off, its end token kept, as in GEN3C. The tokenizer, and the network unless one is given, are loaded
+    when a text is first met that is not cached, and stay.
     """
 
     def __init__(
@@ -64,31 +76,34 @@ class T5Text:
         *,
         device: str = "cpu",  # of the network; a prompt takes seconds on a CPU, and 19 GB that a GPU may need
         dtype: torch.dtype = torch.float32,  # of the network's weights; GEN3C's default
+        program: Program | None = None,  # the folder's network, which runs somewhere else; None: here, on `device`
     ) -> None:
         """Read the sizes of the network and every file's hash, but do not load it.
 
         Raises InvalidInputError for a folder that does not hold the whole of a T5 encoder of the width that `config`
         asks for (a truncated file, names or shapes other than its config.json's), another dtype than float32 or
-        bfloat16, or, without a network, embeddings of no or of several encoders. Values that are not finite and a
-        tokenizer that does not fit are found when the first text is encoded.
+        bfloat16, a program without a folder, or, without a network, embeddings of no or of several encoders. Values
+        that are not finite and a tokenizer that does not fit are found when the first text is encoded.
         """
-        if find_spec("transformers") is None:
-            raise InvalidInputError(
-                "The checkpoints have a text encoder, which needs transformers; install gen3c-triton[text].",
-                field="checkpoint",
-            )
+        require_transformers()
         if dtype not in _DTYPES:
             raise InvalidInputError(f"The text encoder's dtype is {dtype}; legal: {', '.join(_DTYPES.values())}.")
         self._config = config
         self._device, self._dtype = device, dtype
-        self._folder = network
+        self._folder, self._program = network, program
+        if network is None and program is not None:
+            raise InvalidInputError(
+                f"There is no {NETWORK_FOLDER} in {cache.parent}; the program {TEXT_ENCODER.name} needs the tokenizer "
+                "there.",
+                field="checkpoint",
+            )
         if network is None:
             self.identity = _only_identity(cache)
         else:
             self.identity = open_folder(network, config.text_dim).identity(_DTYPES[dtype], cache / HASHES_FILE)
         self._cache = TextCache(cache, self.identity, config)
         self._recent: OrderedDict[str, Embedding] = OrderedDict()
-        self._network: _Network | None = None
+        self._encoder: _Encoder | None = None
         self._lock = threading.Lock()
 
     @property
@@ -112,8 +127,9 @@ class T5Text:
     def __call__(self, prompt: str, warn: Warn | None = None, field: str = "spec.prompt") -> Tensor:
         """The embedding, [1,tokens,text_dim] float32 on the CPU; zero past the text's length.
 
-        Raises InvalidInputError as `check` does, RuntimeError for a network that cannot be loaded (the prompt's author
-        can do nothing about that), and FloatingPointError if the embedding is not finite.
+        Raises InvalidInputError as `check` does, RuntimeError for a network that cannot be loaded or does not fit (the
+        prompt's author can do nothing about that), FloatingPointError if the embedding is not finite, and what a given
+        program raises. After an error nothing is kept.
         """
         with self._lock:
             embedding = self._find(prompt, field)
@@ -135,56 +151,71 @@ class T5Text:
                     "embeddings of certain texts; legal is one of these.",
                     field=field,
                 )
-            self._network = self._network or _Network.load(self._folder, self._device, self._dtype)
-            embedding = self._network.encode(prompt, self._config.text_tokens)
+            self._encoder = self._encoder or self._load(self._folder)
+            embedding = self._encoder.encode(prompt, self._config)
             self._cache.save(prompt, embedding)
         self._recent[prompt] = embedding
         if len(self._recent) > _KEPT_IN_MEMORY:
             self._recent.popitem(last=False)
         return embedding
 
+    def _load(self, folder: Path) -> "_Encoder":
+        """Raises RuntimeError with what is wrong with the tokenizer, or with the network if it is to run here."""
+        try:
+            tokenizer = _load_tokenizer(folder)
+            if self._program is not None:
+                return _Encoder(tokenizer, self._program)
+            network = read_network(folder, device=self._device, dtype=self._dtype)
+        except InvalidInputError as error:
+            raise RuntimeError(str(error)) from error
+        return _Encoder(tokenizer, LocalProgram(network, TEXT_ENCODER))
+
 
 @dataclass(frozen=True)
-class _Network:
-    model: "T5EncoderModel"
+class _Encoder:
     tokenizer: "PreTrainedTokenizerBase"
+    program: Program
 
-    @classmethod
-    def load(cls, folder: Path, device: str, dtype: torch.dtype) -> "_Network":
-        """Read it whole in main memory first; raises RuntimeError with what is wrong with it."""
-        from transformers import AutoTokenizer, T5EncoderModel
-
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model, report = T5EncoderModel.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, dtype=dtype, output_loading_info=True
-            )
-        except UNREADABLE as error:
-            raise RuntimeError(f"{folder} cannot be loaded: {error}") from error
-        # What a file lacks is drawn at random by transformers, with a warning. Its decoder is not ours to miss.
-        if report["missing_keys"]:
-            listing = "".join(f"\n  {key} is missing" for key in sorted(report["missing_keys"]))
-            raise RuntimeError(f"{folder} does not hold the whole network:{listing}")
-        empty = tokenizer("").input_ids
-        if empty != [model.config.eos_token_id] or len(tokenizer) > model.config.vocab_size:
-            raise RuntimeError(
-                f"The tokenizer in {folder} has {len(tokenizer)} tokens and turns the empty text into {empty}; legal "
-                f"are up to {model.config.vocab_size}, and [{model.config.eos_token_id}]."
-            )
-        return cls(model.eval().requires_grad_(False).to(device), tokenizer)
-
-    @torch.inference_mode()
-    def encode(self, prompt: str, max_tokens: int) -> Embedding:
-        """The embedding of the first `max_tokens` tokens, the last of which is the end token.
+    def encode(self, prompt: str, config: DitConfig) -> Embedding:
+        """The embedding of the first tokens that the network reads, the last of which is the end token.
 
         Only these go through the network: padding, which is masked out in GEN3C, changes nothing but the time.
         """
-        tokens = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
-        read = tokens if len(tokens) <= max_tokens else [*tokens[: max_tokens - 1], tokens[-1]]
-        states = self.model(torch.tensor([read], device=self.model.device)).last_hidden_state[0]
+        tokens, most = self.tokenizer(prompt, truncation=False, verbose=False).input_ids, config.text_tokens
+        read = tokens if len(tokens) <= most else [*tokens[: most - 1], tokens[-1]]
+        return Embedding(self._rows(torch.tensor([read]), config.text_dim), len(tokens))
+
+    def _rows(self, tokens: Tensor, width: int) -> Tensor:
+        """The states of tokens [1,n] in memory of their own, [n,text_dim] bfloat16 on the CPU."""
+        try:
+            states = self.program({"TOKENS": tokens})["STATES"]
+        except InvalidInputError as error:  # of the program's caller, which the prompt's author is not
+            raise RuntimeError(f"The text encoder cannot run: {error}") from error
+        expected = [1, tokens.shape[1], width]
+        if list(states.shape) != expected:
+            raise RuntimeError(f"The text encoder gave states of shape {list(states.shape)}; legal is {expected}.")
         if not states.isfinite().all():
             raise FloatingPointError("The embedding of the prompt is not finite.")
-        return Embedding(states.to("cpu", torch.bfloat16).clone(), len(tokens))
+        return states[0].to("cpu", torch.bfloat16).clone()
+
+
+def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder in transformers' layout; raises InvalidInputError if it does not fit the network."""
+    from transformers import AutoTokenizer, T5Config
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config: Any = T5Config.from_pretrained(folder, local_files_only=True)
+        empty = tokenizer("").input_ids
+    except UNREADABLE as error:
+        raise InvalidInputError(f"{folder} cannot be loaded: {error}", field="checkpoint") from error
+    if empty != [config.eos_token_id] or len(tokenizer) > config.vocab_size:
+        raise InvalidInputError(
+            f"The tokenizer in {folder} has {len(tokenizer)} tokens and turns the empty text into {empty}; legal "
+            f"are up to {config.vocab_size}, and [{config.eos_token_id}].",
+            field="checkpoint",
+        )
+    return tokenizer
 
 
 def _only_identity(cache: Path) -> str:

@@ -15,14 +15,19 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 
 from gen3c.conditioning import ConditionOptions, Contribution
+from gen3c.exported.manifest import Kind, Target
 from gen3c.fusion import Pool
 from gen3c.generator.signatures import SIGNATURES
 from gen3c.geometry.types import Frames, Geometry
 from gen3c.geometry.vggt.signature import VGGT
 from gen3c.program import TensorSpec
+from gen3c_export.build import configurations
 from gen3c_server import conditioner_wire, geometry_wire
+from gen3c_server.deployment import Deployment
+from gen3c_server.model_config import leaf_config
 from gen3c_server.repository import default_model_repository
 from tests import walls
+from tests.gen3c.exported.samples import artifact, manifest
 from tests.walls import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +35,12 @@ REPOSITORY = default_model_repository()
 MODELS = sorted(path.name for path in REPOSITORY.iterdir())
 SERVICES = {MODEL_NAME, "conditioner", "geometry"}
 PROGRAMS = {**SIGNATURES, VGGT.name: VGGT}
+TYPES = {
+    torch.float32: "TYPE_FP32",
+    torch.bfloat16: "TYPE_BF16",
+    torch.uint8: "TYPE_UINT8",
+    torch.int64: "TYPE_INT64",
+}
 
 
 def config(model: str) -> Any:
@@ -91,14 +102,81 @@ def legal(spec: TensorSpec) -> list[int]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+def test_leaves_have_the_configuration_that_is_generated_for_them(program: str) -> None:
+    generated = leaf_config(
+        PROGRAMS[program], platform="python", device="cpu", sizes={}, settings=Deployment().settings(program, "cpu")
+    )
+    path = REPOSITORY / program / "config.pbtxt"
+    assert path.read_text() == generated, f"write what gen3c_server.model_config.leaf_config gives to {path}"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_leaves_have_the_signatures_of_their_programs(program: str) -> None:
     parsed, signature = config(program), PROGRAMS[program]
-    types = {torch.float32: "TYPE_FP32", torch.uint8: "TYPE_UINT8"}
     for declared, specs in ((parsed.input, signature.inputs), (parsed.output, signature.outputs)):
         assert [
             (tensor.name, model_config_pb2.DataType.Name(tensor.data_type), list(tensor.dims)) for tensor in declared
-        ] == [(spec.name, types[spec.cpu_dtype], legal(spec)) for spec in specs]
+        ] == [(spec.name, TYPES[spec.cpu_dtype], legal(spec)) for spec in specs]
         assert not any(getattr(tensor, "optional", False) for tensor in declared)
+
+
+@pytest.mark.parametrize("model", ["conditioner", "dit", "video_encoder", "video_decoder"])
+def test_tensors_of_other_models_arrive_where_they_lie(model: str) -> None:
+    """As the source tree on a GPU needs it."""
+    assert config(model).parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value == "no"
+
+
+def built(kind: Kind, target: Target, *, native: bool = False) -> dict[str, Any]:
+    """The configurations of a build whose programs are all of one kind."""
+    artifacts = [artifact(program, kind, native=native, on_gpu=target != "cpu") for program in PROGRAMS]
+    texts = configurations(manifest(*artifacts, target=target), Deployment(), REPOSITORY)
+    assert set(texts) == set(MODELS)
+    return {name: text_format.Parse(text, model_config_pb2.ModelConfig()) for name, text in texts.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "native", "backend", "file"),
+    [
+        ("onnx", "cpu", False, "python", ""),
+        ("pytorch", "cpu", False, "python", ""),
+        ("aoti", "cuda", False, "python", ""),
+        ("aoti", "cuda", True, "pytorch", "model.pt2"),
+        ("tensorrt", "tensorrt", False, "tensorrt", ""),
+    ],
+)
+def test_builds_for_every_target_have_configurations_of_triton(
+    kind: Kind, target: Target, native: bool, backend: str, file: str
+) -> None:
+    for name, parsed in built(kind, target, native=native).items():
+        assert parsed.name in ("", name)
+        assert parsed.max_batch_size == 0
+        assert parsed.model_transaction_policy.decoupled == (name == MODEL_NAME)
+        assert parsed.backend == ("python" if name in SERVICES else backend)
+        assert parsed.default_model_filename == ("" if name in SERVICES else file)
+        (group,) = parsed.instance_group
+        on_gpu = target != "cpu" and name != "geometry"  # which works on a CPU, and calls vggt
+        assert (group.kind, list(group.gpus)) == ((group.KIND_GPU, [0]) if on_gpu else (group.KIND_CPU, []))
+        if name in SERVICES:
+            continue
+        types = [model_config_pb2.DataType.Name(tensor.data_type) for tensor in parsed.input]
+        assert types == [TYPES[spec.cpu_dtype if target == "cpu" else spec.gpu_dtype] for spec in PROGRAMS[name].inputs]
+        fixed = {"t": 4} if kind != "pytorch" else {}
+        for declared, specs in ((parsed.input, PROGRAMS[name].inputs), (parsed.output, PROGRAMS[name].outputs)):
+            assert [list(tensor.dims) for tensor in declared] == [
+                [fixed.get(size, -1) if isinstance(size, str) else size for size in spec.shape] for spec in specs
+            ]
+        names = [tensor.name for tensor in (*parsed.input, *parsed.output)]
+        inputs, outputs = PROGRAMS[name].inputs, PROGRAMS[name].outputs
+        if native:
+            assert names == [f"INPUT__{i}" for i in range(len(inputs))] + [f"OUTPUT__{i}" for i in range(len(outputs))]
+        else:
+            assert names == [spec.name for spec in (*inputs, *outputs)]
+
+
+def test_a_plan_is_named_for_the_gpu_that_it_was_built_on() -> None:
+    """Triton on another one then says which it has."""
+    for name in PROGRAMS:
+        assert dict(built("tensorrt", "tensorrt")[name].cc_model_filenames) == {"9.0": "model.plan"}
 
 
 def test_the_conditioner_declares_what_is_sent() -> None:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from gen3c_client.transport import Client
 
+from gen3c.exported.manifest import REPOSITORY, Kind, Manifest
 from gen3c.generator.t5 import CACHE_FOLDER, NETWORK_FOLDER
 from gen3c.generator.weights import load_dit, load_vae
-from gen3c.networks import UNTRAINED_SEED
+from gen3c.networks import UNTRAINED_SEED, WeightSource
 from gen3c.presets import TINY
+from gen3c_export.build import BuildOptions, build
 from gen3c_server.canary import check
 from gen3c_server.launcher import EmbeddedServer, ServeOptions
-from gen3c_server.repository import default_model_repository
 from tests.gen3c.generator.checkpoint_files import save_transformer, save_vae
 from tests.server.conftest import SmallJob, run
 from tests.tiny_t5 import write_encoder
@@ -29,9 +30,13 @@ def write_checkpoints(folder: Path) -> Path:
 
 
 def test_a_prompt_is_read(tmp_path: Path) -> None:
-    checkpoints = write_checkpoints(tmp_path)
+    """By the leaf of a built repository; all networks in PyTorch, which takes no time to build."""
+    checkpoints = write_checkpoints(tmp_path / "checkpoints")
+    kinds: dict[str, Kind] = dict.fromkeys(("dit", "video_encoder", "video_decoder"), "pytorch")
+    built = build(BuildOptions(WeightSource(TINY, checkpoints), "cpu", tmp_path / "build", kinds=kinds))
+    assert "text_encoder" in Manifest.read(built).artifacts
     environment = {"GEN3C_CHECKPOINTS": str(checkpoints)}
-    with EmbeddedServer(ServeOptions(default_model_repository(), environment=environment)) as server:
+    with EmbeddedServer(ServeOptions(built / REPOSITORY, environment=environment)) as server:
         server.wait_ready(check)
         client, job = Client(server.grpc_url), SmallJob(views=1)
         prompted = run(client, job, prompt=PROMPT, negative_prompt="a house at night", guidance=1.0)

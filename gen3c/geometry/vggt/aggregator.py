@@ -44,9 +44,9 @@ class Aggregator(nn.Module):
         embedded = self.patch_embed((images.flatten(0, 1) - mean) / std)
         patches = embedded[:, 1 + self.config.registers :]  # [b*s,patches,c]
         special = torch.cat((self.camera_token, self.register_token), dim=2)  # [1,2,special,c]
-        others = special[:, 1:].expand(b, s - 1, -1, -1)
-        first = special[:, :1].expand(b, -1, -1, -1)
-        x = torch.cat((torch.cat((first, others), dim=1).flatten(0, 1), patches), dim=1)  # [b*s,p,c]
+        # By an index, for an exported network would fix a number of others.
+        which = (torch.arange(s, device=images.device) > 0).long()
+        x = torch.cat((special[:, which].expand(b, -1, -1, -1).flatten(0, 1), patches), dim=1)  # [b*s,p,c]
         tokens = x.shape[1]
 
         rows, columns = height // self.config.patch, width // self.config.patch

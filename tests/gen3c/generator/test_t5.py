@@ -279,7 +279,7 @@ def test_t5_s_own_tokenizer_is_read(tmp_path: Path) -> None:
 
 
 def test_transformers_is_an_extra(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gen3c.generator.t5.find_spec", lambda name: None)
+    monkeypatch.setattr("gen3c.generator.t5_folder.find_spec", lambda name: None)
     with pytest.raises(InvalidInputError, match=r"install gen3c-triton\[text\]"):
         T5Text(CONFIG, network, tmp_path)
 
