@@ -1,4 +1,4 @@
-"""The results of benchmarks/h200.py as Markdown."""
+"""The results of the benchmarks that write JSON, as Markdown: benchmarks/h200.py --table prints it."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def table(folder: Path) -> str:
-    """All that `folder` holds: stage by stage, multiplied out to a job, and the whole jobs beside it."""
+    """All that `folder` holds: stage by stage, multiplied out to a job, whole jobs beside it, exported networks."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     parts = []
     if "networks" in found:
@@ -16,18 +16,28 @@ def table(folder: Path) -> str:
     for name, title in (("job", "One whole job in one process"), ("serve", "The same job through Triton")):
         if name in found:
             parts.append(_job(found[name], title))
+    compiled = [found[name] for name in _COMPILED if name in found]
+    if compiled:
+        parts.append(_compiled(compiled))
     if "vggt" in found:
         parts.append(_vggt(found["vggt"]))
+    if "onnx_cpu" in found:
+        parts.append(_onnx_cpu(found["onnx_cpu"]))
     return "\n".join(parts)
 
 
-def _about(entry: dict[str, Any]) -> str:
-    about = entry["about"]
+def _about(*entries: dict[str, Any]) -> str:
+    """What the entries were measured with, those of one machine together, and their commands."""
+    commands: dict[str, list[str]] = {}
+    for entry in entries:
+        commands.setdefault(_machine(entry["about"]), []).append(f"    {entry['about']['command']}\n")
+    return "\n".join(f"{machine}\n\n{''.join(lines)}" for machine, lines in commands.items())
+
+
+def _machine(about: dict[str, Any]) -> str:
+    driver = f", driver {about['driver']}" if about["driver"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return (
-        f"{about['gpu']}, driver {about['driver']}, Python {about['python']}, {versions}; commit {about['commit']}\n\n"
-        f"    {about['command']}\n"
-    )
+    return f"{about['gpu'] or 'CPU'}{driver}, Python {about['python']}, {versions}; commit {about['commit']}"
 
 
 def _networks(entry: dict[str, Any]) -> str:
@@ -57,6 +67,52 @@ def _networks(entry: dict[str, Any]) -> str:
         f"| all | | | | | {ours:.1f} | | | | |\n"
     )
     return "\n".join(lines)
+
+
+_COMPILED = ("compiled-dit", "compiled-dit-fp8", "compiled-video_encoder", "compiled-video_decoder", "compiled-vggt")
+
+
+def _compiled(entries: list[dict[str, Any]]) -> str:
+    lines = [
+        "## Exported for the GPU\n",
+        _about(*entries),
+        "Packages of AOTInductor beside the same network in eager PyTorch and diffusers' module, seconds of one call, "
+        "medians of one run. *Diffusers*: first with the kernel of attention that PyTorch picks by itself, then with "
+        "the one that ours runs with (cuDNN's, on this GPU); the ratio is against the faster of the two. *Difference* "
+        "is |package - ours| / |ours|, ours being bfloat16 for fp8, too; *from float32* is the same distance of either "
+        "from the network in float32.\n",
+        "| program | compile, s | package, GB | package, s | ours, s | diffusers, s | as ours, s | ratio to ours "
+        "| ratio to diffusers | difference | ours from float32 | package from float32 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in (entry["result"] for entry in entries):
+        peers = [seconds for seconds in (row["peer_s"], row["peer_fastest_s"]) if seconds]
+        ratio = row["package_s"] / min(peers) if peers else None
+        lines.append(
+            f"| {row['program']}{', fp8' if row['fp8'] else ''} | {row['compile_s']:.0f} | {row['package_gb']:.2f} "
+            f"| {row['package_s']:.3f} | {row['eager_s']:.3f} | {_figure(row['peer_s'], '.3f')} "
+            f"| {_figure(row['peer_fastest_s'], '.3f')} | {row['package_s'] / row['eager_s']:.3f} "
+            f"| {_figure(ratio, '.3f')} | {row['difference']:.2g} | {_figure(row['eager_off'], '.2g')} "
+            f"| {_figure(row['package_off'], '.2g')} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _onnx_cpu(entry: dict[str, Any]) -> str:
+    lines = [
+        "## ONNX Runtime on a CPU\n",
+        _about(entry),
+        "Preset `tiny`, two threads, milliseconds of one call, PyTorch and ONNX Runtime in turns, medians. *Chain* is "
+        "one chunk: all calls together. *Difference* is |ONNX - PyTorch| / |PyTorch|.\n",
+        "| program | calls | PyTorch, ms | ONNX Runtime, ms | ratio | difference | export, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in entry["result"]:
+        lines.append(
+            f"| {row['program']} | {row['calls']} | {1e3 * row['eager_s']:.1f} | {1e3 * row['onnx_s']:.1f} "
+            f"| {row['onnx_s'] / row['eager_s']:.3f} | {row['difference']:.1g} | {row['export_s']:.1f} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 # Seconds and GB of the aggregator on one H100 with FlashAttention 3, by frames: the README of facebookresearch/vggt.

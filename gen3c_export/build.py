@@ -169,7 +169,10 @@ def _device(options: BuildOptions) -> torch.device:
 
 
 def _deployment(options: BuildOptions) -> Deployment:
-    deployment = Deployment() if options.deployment is None else Deployment.load(options.deployment)
+    try:
+        deployment = Deployment() if options.deployment is None else Deployment.load(options.deployment)
+    except ValueError as error:
+        raise InvalidInputError(str(error), field="deployment") from None
     deployment.check(options.target)
     return deployment
 
@@ -220,10 +223,10 @@ def _check_kinds(options: BuildOptions) -> None:
 
 
 def _room(request: Request) -> int:
-    """Bytes that making an artifact takes on the disk: its weights, and once more while a compiler works."""
+    """Bytes that making an artifact takes on the disk: its weights, and again while a compiler works."""
     with torch.device("meta"):
         weights = sum(_meta_bytes(request))
-    return (2 if request.kind in ("aoti", "tensorrt") else 1) * weights + _SPARE_BYTES
+    return {"aoti": 3, "tensorrt": 2}.get(request.kind, 1) * weights + _SPARE_BYTES
 
 
 def _meta_bytes(request: Request) -> Iterator[int]:

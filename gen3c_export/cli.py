@@ -105,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         print(f"Error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(FAILED)
+    except ModuleNotFoundError as error:
+        print(f"Error: the package {error.name} is not installed; `pip install gen3c-triton[serve]`.", file=sys.stderr)
+        sys.exit(FAILED)
     except _Stopped:
         print("Interrupted; what was not finished is removed.", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Networks as ONNX files, by PyTorch's exporter that goes through `torch.export`. Needs the optional extra `export`."""
+"""Networks as ONNX files, by PyTorch's exporter that goes through `torch.export`. Needs the optional extra `serve`."""
 
 import gc
 import logging

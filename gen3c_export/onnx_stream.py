@@ -4,7 +4,7 @@ The network is built on PyTorch's meta device and traced with fake tensors, whic
 weights nor activations take memory, however large. Optimisation, which torch cannot do on fake weights, follows with
 weights of unknown value: nothing is folded that depends on one, and each keeps the checkpoint's layout. Then they are
 read one by one, cast to the network's types and written to the file beside the graph, which is in the form that
-TensorRT builds. Needs the optional extra `export`.
+TensorRT builds. Needs the optional extra `serve`.
 """
 
 import copy

@@ -95,8 +95,7 @@ def _check_build(build: Build, wishes: Wishes) -> tuple[Preset, str]:
     if wishes.deployment is not None:
         _check_same_placement(build, wishes.deployment)
     preset = get_preset(manifest.preset)
-    if wishes.checkpoints is not None or wishes.vggt is not None:
-        _check_checkpoints(preset, wishes)
+    _check_named(preset, wishes)
     return preset, device
 
 
@@ -135,9 +134,14 @@ def _check_device(device: str) -> None:
 
 
 def _check_checkpoints(preset: Preset, wishes: Wishes) -> None:
-    checkpoints, vggt = wishes.checkpoints, wishes.vggt
-    if checkpoints is None and not preset.may_be_untrained:
+    if wishes.checkpoints is None and not preset.may_be_untrained:
         raise InvalidInputError(f"Preset {preset.name!r} needs its weights: name their folder with --checkpoints.")
+    _check_named(preset, wishes)
+
+
+def _check_named(preset: Preset, wishes: Wishes) -> None:
+    """Weights that are named are there."""
+    checkpoints, vggt = wishes.checkpoints, wishes.vggt
     if checkpoints is not None:
         from gen3c.generator.weights import require_component
 

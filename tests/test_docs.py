@@ -8,13 +8,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml
 from gen3c_client.camera_file import load_camera_file
 from gen3c_client.contract import ARTIFACT_FILES, CameraFile, Limits
@@ -22,10 +25,13 @@ from PIL import Image
 
 from gen3c.camera_spline import interpolate_cameras
 from gen3c.cameras import PathKind, RotationMode, camera_path
+from gen3c.exported.manifest import DEPLOYMENT, REPOSITORY, TARGETS, Gpu, Manifest
 from gen3c.media import decode_video
 from gen3c.presets import GEN3C_7B, TINY
 from gen3c.samples import COURTYARD
 from gen3c_export import cli as export
+from gen3c_export import repository_cli
+from gen3c_export.compare import FP8_TOLERANCE, MOST_WIDENED, TOLERANCES
 from gen3c_export.published import PUBLISHED_MD5, STATISTICS, TOKENIZER
 from gen3c_server.cli import serve
 from gen3c_server.settings import Deployment
@@ -36,8 +42,18 @@ DOCS = ROOT / "docs"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 BIN = Path(sys.executable).parent
 
-# A make that runs these tests hands its own flags and level on.
+EXPORT_COMMANDS: dict[str, Callable[..., None]] = {
+    "build": repository_cli.build,
+    "onnx": repository_cli.onnx,
+    "verify": repository_cli.verify,
+    "inspect": repository_cli.inspect,
+    "clean": repository_cli.clean,
+}
+WITHOUT = {"--seed": "a fresh one"}  # what it is without an option that has no default
+
+# A make that runs these tests hands its own flags and level on; and commands for a GPU are not to start here.
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "GEN3C_"))}
+ENVIRONMENT["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @dataclass(frozen=True)
@@ -88,8 +104,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def save_empty_build(folder: Path) -> None:
+    """What the launcher sees of a build, for a GPU."""
+    preset, _, target = folder.name.rpartition("-")
+    (chosen,) = [known for known in TARGETS if known == target]
+    (folder / REPOSITORY).mkdir(parents=True)
+    (folder / DEPLOYMENT).touch()
+    gpu = Gpu(name="NVIDIA H200", capability="9.0")
+    Manifest(preset=preset, target=chosen, gpu=gpu, gen3c=version("gen3c-triton"), artifacts={}).write(folder)
+
+
 @pytest.mark.parametrize("command", commands(), ids=str)
-def test_a_command_of_the_documents_is_one_that_works(command: Command, folder: Path) -> None:
+def test_a_command_of_the_documents_is_one_that_works(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = ""  # what a command says that cannot succeed here, once it has understood the rest
     match command.words:
         case ("make", *arguments):
             ended = execute(["make", "-n", *arguments], ROOT)
@@ -97,40 +126,50 @@ def test_a_command_of_the_documents_is_one_that_works(command: Command, folder: 
             output = folder / "dry-run"
             ended = execute([BIN / "gen3c", "generate", *arguments, "--dry-run", "--output", output], folder)
             assert "Nothing was sent" in ended.stdout
-        case ("gen3c-export", *arguments):
+        case ("gen3c-export", "convert", *arguments):
             # Files of the published size do not lie about; the command is understood if these are read.
             for name in ("GEN3C-Cosmos-7B/model.pt", *(f"Cosmos-Tokenize1-CV8x8x8-720p/{n}" for n in TOKENIZER[:2])):
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(b"not downloaded")
             (folder / "Cosmos-Tokenize1-CV8x8x8-720p" / STATISTICS).touch()
-            ended = execute([BIN / "gen3c-export", *arguments], folder)
-            assert ended.stderr.startswith(
-                "Error: Nothing was written, for the files do not fit gen3c-7b (4 problems)"
-            ), ended.stderr
+            ended = execute([BIN / "gen3c-export", "convert", *arguments], folder)
+            refusal = "Error: Nothing was written, for the files do not fit gen3c-7b (4 problems)"
+        case ("gen3c-export" | ".venv/bin/gen3c-export", "build", *arguments) if "cuda" in arguments:
+            (folder / "checkpoints").mkdir()
+            ended = execute([BIN / "gen3c-export", "build", *arguments], folder)
+            refusal = "Target cuda is built on the GPU that will serve it, and PyTorch sees none here"
+        case ("gen3c-export", name, *arguments):
+            # A test that is marked slow runs them.
+            (folder / "build" / "tiny-cpu").mkdir(parents=True)
+            monkeypatch.chdir(folder)
+            verbs: Any = typer.main.get_command(export.app)
+            verbs.commands[name].make_context(name, list(arguments))
             return
-        case (".venv/bin/gen3c", "serve", *arguments) if "cuda" in arguments:
-            # On a machine without a GPU that is what it says, once it has understood the rest.
+        case ("gen3c" | ".venv/bin/gen3c", "serve", "--model-repository", build, *arguments):
+            (folder / "checkpoints").mkdir()
+            save_empty_build(folder / build)
+            ended = execute([BIN / "gen3c", "serve", "--model-repository", build, *arguments], folder)
+            refusal = "it was built for NVIDIA H200 (compute capability 9.0), and there is no GPU here"
+        case (".venv/bin/gen3c", "serve", *arguments) if "checkpoints" in arguments:
             (folder / "checkpoints").mkdir()
             ended = execute([BIN / "gen3c", "serve", *arguments], folder)
-            assert "legal on this machine: cpu" in ended.stderr
-            return
+            refusal = "There is no transformer in checkpoints"
         case ("gen3c", "serve", "--vggt", file):
             (folder / file).parent.mkdir()
             (folder / file).write_bytes(b"not downloaded")
             ended = execute([BIN / "gen3c", "serve", "--vggt", file], folder)
-            assert f"{file} is truncated, or no state dict of PyTorch" in ended.stderr
-            return
+            refusal = f"{file} is truncated, or no state dict of PyTorch"
         case (".venv/bin/python", "-c", code):
             compile(code, command.document, "exec")  # tests/server/test_readme.py runs it
             return
         case (".venv/bin/python", script, *arguments) if script.startswith("benchmarks/"):
-            # Two photos are too few to leave one out, which the program says once it has understood the rest.
+            # Two photos are too few to leave one out.
             ended = execute([BIN / "python", ROOT / script, *arguments], folder)
-            assert ended.stderr.startswith("error: --hold-out is 4; legal: 0 to 1")
-            return
+            refusal = "error: --hold-out is 4; legal: 0 to 1"
         case _:
             pytest.fail(f"no test knows how to try {command}")
-    assert ended.returncode == 0, ended.stderr
+    assert (ended.returncode == 0) == (not refusal), ended.stderr
+    assert refusal in ended.stderr
 
 
 def test_the_verbs_of_make_that_the_documents_name_exist() -> None:
@@ -195,6 +234,27 @@ def test_the_demo_makes_what_the_readme_promises(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_commands_that_export_tiny_do_what_the_document_says(tmp_path: Path) -> None:
+    found = [c.words[1:] for c in commands() if c.document == "export.md" and c.words[0] == "gen3c-export"]
+    words = [arguments for arguments in found if "cuda" not in arguments]
+    assert [arguments[0] for arguments in words] == ["build", "verify", "inspect", "clean"]
+    ended = [execute([BIN / "gen3c-export", *arguments], tmp_path, timeout_s=300) for arguments in words]
+    assert all(one.returncode == 0 for one in ended), [one.stderr for one in ended]
+    built, verified, inspected, cleaned = (one.stdout for one in ended)
+    assert built == "build/tiny-cpu\n"
+    assert verified.count("ok ") == len(verified.splitlines()) == 5
+    assert inspected.endswith("All files are as they were built.\nThis machine can serve it.\n")
+    assert cleaned == "build: 0 folder(s) removed.\n"
+    # What the document shows of a build, and what it says of a copy.
+    shutil.copytree(tmp_path / "build" / "tiny-cpu", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "build")
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {"manifest.json", DEPLOYMENT, REPOSITORY}
+    ended = [execute([BIN / "gen3c-export", "inspect", "copy", "--files"], tmp_path)]
+    assert ended[0].returncode == 0, ended[0].stderr
+    assert ended[0].stdout == inspected
+
+
+@pytest.mark.slow
 def test_the_rerendering_benchmark_runs_as_written(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for i, frame in enumerate(list(decode_video(COURTYARD.read_bytes()))[::10]):
@@ -222,21 +282,73 @@ def test_every_option_of_serve_is_documented_and_no_other() -> None:
     documented = {name: default for names, default in rows for name in re.findall(r"--[a-z-]+", names)}
     parameters = inspect.signature(serve).parameters
     assert set(documented) == {f"--{name.replace('_', '-')}" for name in parameters}
-    for name in ("host", "preset", "http_port", "start_timeout", "exit_timeout"):
+    for name in ("host", "http_port", "start_timeout", "exit_timeout"):
         default = parameters[name].default
         shown = f"{default:g}" if isinstance(default, float) else str(default)
         assert re.search(rf"\b{re.escape(shown)}\b", documented[f"--{name.replace('_', '-')}"])
 
 
 def test_every_option_of_convert_is_documented_and_no_other() -> None:
-    rows = re.findall(r"^\| (`--[^|]*)\| ([^|]*) \|", section(DOCS / "checkpoints.md", "Convert"), re.MULTILINE)
-    documented = {re.search(r"--[a-z]+", names)[0]: default.strip("`") for names, default in rows}  # type: ignore[index]
-    parameters = inspect.signature(export.convert).parameters
-    assert set(documented) == {f"--{name}" for name in parameters}
-    for name, parameter in parameters.items():
+    check_options(section(DOCS / "checkpoints.md", "Convert"), export.convert)
+
+
+@pytest.mark.parametrize("name", EXPORT_COMMANDS)
+def test_every_option_of_the_commands_of_export_is_documented_and_no_other(name: str) -> None:
+    text = section(DOCS / "export.md", "Commands")
+    assert f"`gen3c-export {name}" in text
+    table = text.partition(f"| option of `{name}` |")[2].partition("\n\n")[0]
+    check_options(table, EXPORT_COMMANDS[name])
+
+
+def test_every_command_of_export_is_documented() -> None:
+    verbs: Any = typer.main.get_command(export.app)
+    assert set(verbs.commands) == {"convert", *EXPORT_COMMANDS}
+
+
+def check_options(table: str, command: Callable[..., None]) -> None:
+    """The rows of a table are the options of a command, each with its default."""
+    rows = re.findall(r"^\| (`--[^|]*)\| ([^|]*) \|", table, re.MULTILINE)
+    documented = {re.search(r"--[a-z0-9]+", names)[0]: default.strip("`") for names, default in rows}  # type: ignore[index]
+    parameters = inspect.signature(command).parameters
+    names = {f"--{declared_name(parameter)}": parameter for parameter in parameters.values() if is_option(parameter)}
+    assert set(documented) == set(names)
+    for name, parameter in names.items():
         required = parameter.default is inspect.Parameter.empty
         default = "required" if required else "off" if parameter.default is False else str(parameter.default)
-        assert documented[f"--{name}"] == default
+        assert documented[name] == WITHOUT.get(name, "none") if default == "None" else default
+
+
+def is_option(parameter: inspect.Parameter) -> bool:
+    return isinstance(get_args(parameter.annotation)[1], typer.models.OptionInfo)
+
+
+def declared_name(parameter: inspect.Parameter) -> str:
+    """What an option is called: by its declaration, else as the parameter."""
+    declared = get_args(parameter.annotation)[1].default
+    return declared.removeprefix("--") if isinstance(declared, str) else parameter.name
+
+
+def test_the_tolerances_are_those_of_the_code() -> None:
+    text = section(DOCS / "export.md", "How exact")
+    shown = [float(figure) for figure in re.findall(r"\b1e-\d\b", text)]
+    assert shown == [TOLERANCES["float32"], TOLERANCES["bfloat16"], FP8_TOLERANCE]
+    assert f"{MOST_WIDENED // 10**9} billion parameters" in text
+
+
+def test_the_errors_of_the_table_are_those_of_the_code() -> None:
+    code = "".join(
+        re.sub(r'"\s*\n\s*f?"', "", path.read_text())
+        for top in ("gen3c/exported", "gen3c_export", "gen3c_server")
+        for path in (ROOT / top).rglob("*.py")
+    )
+    rows = re.findall(r"^\| (`[^|]*) \|", section(DOCS / "export.md", "What the errors mean"), re.MULTILINE)
+    assert len(rows) > 9
+    for words in (words for row in rows for words in re.findall(r"`([^`]*)`", row)):
+        assert words in code.replace("{MANIFEST}", "manifest.json"), words
+
+
+def test_the_table_of_targets_is_complete() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", section(DOCS / "export.md", "Targets"), re.MULTILINE) == list(TARGETS)
 
 
 def test_the_published_files_are_named() -> None:
@@ -246,7 +358,9 @@ def test_the_published_files_are_named() -> None:
 
 def test_every_environment_variable_is_documented_and_no_other() -> None:
     code = [
-        path for top in ("gen3c", "gen3c_server", "client", "model_repository") for path in ROOT.glob(f"{top}/**/*.py")
+        path
+        for top in ("gen3c", "gen3c_export", "gen3c_server", "client", "model_repository")
+        for path in ROOT.glob(f"{top}/**/*.py")
     ]
     used = {name for path in code for name in re.findall(r"\bGEN3C_[A-Z_]+\b", path.read_text())}
     assert set(re.findall(r"`(GEN3C_[A-Z_]+)`", section(DOCS / "deployment.md", "Environment"))) == used
