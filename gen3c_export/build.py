@@ -18,8 +18,9 @@ import torch
 import yaml
 
 from gen3c.errors import InvalidInputError
-from gen3c.exported.machine import gpu_here
+from gen3c.exported.machine import code_digest, gpu_here
 from gen3c.exported.manifest import (
+    BUILT,
     DEPLOYMENT,
     REPOSITORY,
     TARGETS,
@@ -28,6 +29,7 @@ from gen3c.exported.manifest import (
     Kind,
     Manifest,
     Target,
+    check_files,
 )
 from gen3c.generator.signatures import symbols
 from gen3c.geometry.vggt.signature import VGGT
@@ -35,16 +37,18 @@ from gen3c.geometry.vggt.weights import find_vggt
 from gen3c.networks import NETWORKS, WeightSource, network, networks_of
 from gen3c.presets import Preset, get_preset
 from gen3c_export.make import Request, make
-from gen3c_export.plans import ROWS_OF_A_STEP, default_kind, engine_plan, graph_plans
+from gen3c_export.plans import BATCH, default_kind, engine_plan, graph_plans
 from gen3c_export.replace import check_replaceable, link, replaced
-from gen3c_export.store import ArtifactStore, check_space
-from gen3c_server.deployment import SERVICES, Deployment
+from gen3c_export.store import ArtifactStore, building, check_space
+from gen3c_server.deployment import SERVICES, Deployment, ModelSettings
 from gen3c_server.model_config import Device, leaf_config, service_config
 from gen3c_server.repository import default_model_repository
 
 logger = logging.getLogger(__name__)
 
 _SPARE_BYTES = 50_000_000
+# A model that finds it, and no manifest, is not where it belongs.
+_MARK = f'parameters {{ key: "{BUILT}" value {{ string_value: "yes" }} }}\n'
 _SHIM = '''"""The program `{name}`. Written by gen3c-export."""
 
 from gen3c_server.leaf import LeafModel
@@ -67,11 +71,12 @@ class BuildOptions:
     fp8: bool = False  # of the transformer's linear layers; target cuda
     native: bool = False  # by Triton's PyTorch backend; target cuda
     services: Path | None = None  # the source repository; None: the one that ships with the package
+    name: str | None = None  # of the folder; None: the preset's and the target's
 
     @property
     def folder(self) -> Path:
         """Where the repository will be."""
-        return self.out / f"{self.source.preset.name}-{self.target}"
+        return self.out / (self.name or f"{self.source.preset.name}-{self.target}")
 
 
 def build(options: BuildOptions) -> Path:
@@ -97,6 +102,11 @@ def _build(options: BuildOptions) -> Path:
     requests = _requests(options, device)
     check_replaceable(options.folder)  # not only when all is made
     options.out.mkdir(parents=True, exist_ok=True)
+    with building(options.out):
+        return _built(options, device, deployment, requests)
+
+
+def _built(options: BuildOptions, device: torch.device, deployment: Deployment, requests: list[Request]) -> Path:
     store = ArtifactStore(options.out)
     artifacts: dict[str, Artifact] = {}
     for number, request in enumerate(requests, 1):
@@ -119,11 +129,33 @@ def _build(options: BuildOptions) -> Path:
         target=options.target,
         gpu=gpu_here(device) if options.target != "cpu" else None,
         gen3c=version("gen3c-triton"),
+        code=code_digest(),
         artifacts=artifacts,
     )
-    with replaced(options.folder) as folder:
-        _assemble(folder, manifest, deployment, store, options)
+    if not _is_current(options, manifest, deployment):  # another server may be starting from it
+        with replaced(options.folder) as folder:
+            _assemble(folder, manifest, deployment, store, options)
     return options.folder
+
+
+def _is_current(options: BuildOptions, manifest: Manifest, deployment: Deployment) -> bool:
+    """Whether the repository that is there is the one that would be written."""
+    repository = options.folder / REPOSITORY
+    texts = configurations(manifest, deployment, options.services or default_model_repository())
+    try:
+        if Manifest.read(options.folder) != manifest:
+            return False
+        for name, artifact in manifest.artifacts.items():
+            check_files(artifact, repository / name / VERSION_FOLDER)
+        written = {path.parent.name: path.read_text(encoding="utf-8") for path in repository.glob("*/config.pbtxt")}
+        return written == texts and (options.folder / DEPLOYMENT).read_text(encoding="utf-8") == _written(deployment)
+    except (InvalidInputError, OSError):
+        return False
+
+
+def _written(deployment: Deployment) -> str:
+    settings = deployment.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(settings, sort_keys=False) if settings else ""
 
 
 def check_target(name: str) -> Target:
@@ -190,22 +222,43 @@ def _requests(options: BuildOptions, device: torch.device) -> list[Request]:
         plans = () if kind == "pytorch" else graph_plans(name, options.source.preset, vggt)
         native = options.native and kind == "aoti"
         if kind == "tensorrt":
-            batching = deployment.settings(name, options.target).batching
-            plans = (engine_plan(plans, ROWS_OF_A_STEP if batching is None else batching.max_batch_size),)
-        found.append(
-            Request(
-                name,
-                kind,
-                options.source,
-                device,
-                plans[:1] if native else plans,  # Triton's backend holds one file a model
-                fp8=options.fp8 and name == "dit" and kind == "aoti",
-                native=native,
-                reason=reason if kind == "pytorch" else "",
-                timing_cache=options.out / "timing" / f"{gpu.capability}.cache" if gpu and kind == "tensorrt" else None,
-            )
+            plans = (engine_plan(plans),)
+        request = Request(
+            name,
+            kind,
+            options.source,
+            device,
+            plans[:1] if native else plans,  # Triton's backend holds one file a model
+            fp8=options.fp8 and name == "dit",
+            native=native,
+            reason=reason if kind == "pytorch" else "",
+            timing_cache=options.out / "timing" / f"{gpu.capability}.cache" if gpu and kind == "tensorrt" else None,
         )
+        _check_settings(request, deployment.settings(name, options.target))
+        found.append(request)
     return found
+
+
+def _check_settings(request: Request, settings: ModelSettings) -> None:
+    """Refuse before anything is compiled what the configurations would refuse afterwards."""
+    if settings.batching is None:
+        return
+    fixed = request.plans[0].sizes if request.plans else {}
+    platform = request.platform
+    leaf_config(
+        request.network.signature,
+        platform=platform,
+        device="cpu" if request.device.type == "cpu" else "gpu",
+        sizes=fixed,
+        settings=settings.model_copy(update={"warm_up": False}),
+    )
+    rows = request.plans[0].dynamic.get(BATCH) if request.plans else None
+    if rows is not None and settings.batching.max_batch_size > rows.most:
+        raise InvalidInputError(
+            f"models.{request.program}.batching.max_batch_size is {settings.batching.max_batch_size}; legal: up to "
+            f"{rows.most}, which its graph is made for.",
+            field="batching",
+        )
 
 
 def _check_kinds(options: BuildOptions) -> None:
@@ -217,6 +270,11 @@ def _check_kinds(options: BuildOptions) -> None:
                 f"--kind is {name}={kind}; legal for target {options.target}: {name}={own}, {name}=pytorch.",
                 field="kind",
             )
+    absent = [name for name in options.kinds if name not in networks_of(options.source)]
+    if absent:
+        raise InvalidInputError(f"--kind names {absent[0]}, which the checkpoints do not have.", field="kind")
+    if options.fp8 and options.kinds.get("dit") == "pytorch":
+        raise InvalidInputError("--fp8 is for the exported transformer; legal with it: no --kind dit=pytorch.", "kind")
     if (options.fp8 or options.native) and options.target != "cuda":
         word = "--fp8" if options.fp8 else "--native"
         raise InvalidInputError(f"{word} is for target cuda; the target is {options.target}.", field="target")
@@ -268,8 +326,7 @@ def _assemble(
         if artifact is not None:
             for file in artifact.files:
                 link(store.place(name, artifact.key) / file.name, repository / name / VERSION_FOLDER / file.name)
-    written = deployment.model_dump(mode="json", exclude_defaults=True)
-    (folder / DEPLOYMENT).write_text(yaml.safe_dump(written, sort_keys=False) if written else "", encoding="utf-8")
+    (folder / DEPLOYMENT).write_text(_written(deployment), encoding="utf-8")
     manifest.write(folder)
 
 
@@ -280,12 +337,10 @@ def configurations(manifest: Manifest, deployment: Deployment, services: Path) -
     """
     target = manifest.target
     device: Device = "gpu" if target != "cpu" else "cpu"
-    texts = {
-        name: service_config(
-            (services / name / "config.pbtxt").read_text(encoding="utf-8"), deployment.settings(name, target), device
-        )
-        for name in SERVICES
-    }
+    texts = {}
+    for name in SERVICES:
+        own = (services / name / "config.pbtxt").read_text(encoding="utf-8")
+        texts[name] = service_config(own, deployment.settings(name, target), device) + _MARK
     for name, artifact in manifest.artifacts.items():
         file = artifact.graphs[0].file if artifact.graphs and artifact.platform != "python" else ""
         gpu = manifest.gpu if artifact.platform == "tensorrt_plan" else None
@@ -301,6 +356,7 @@ def configurations(manifest: Manifest, deployment: Deployment, services: Path) -
             cc_model_filenames={gpu.capability: file} if gpu else {},
             model_filename="" if gpu else file,
         )
+        texts[name] += _MARK if artifact.platform == "python" else ""
     return texts
 
 

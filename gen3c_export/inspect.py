@@ -7,7 +7,7 @@ from pathlib import Path
 from gen3c.errors import InvalidInputError
 from gen3c.exported.manifest import MANIFEST, REPOSITORY, VERSION_FOLDER, Artifact, Manifest, check_files
 from gen3c_export.compare import described
-from gen3c_export.store import ArtifactStore, locked
+from gen3c_export.store import BUSY, ArtifactStore, locked
 
 
 def lines(manifest: Manifest) -> Iterator[str]:
@@ -35,19 +35,25 @@ def check_all_files(manifest: Manifest, folder: Path) -> None:
 def remove_unused(out: Path, *, everything: bool) -> list[Path]:
     """Delete what no build in `out` uses; with `everything` the builds, too. Returns what went.
 
-    What is being built meanwhile stays. Raises InvalidInputError for a build whose manifest cannot be read.
+    Raises InvalidInputError while a build is under way, and for a build whose manifest cannot be read.
     """
     if not out.is_dir():
         raise InvalidInputError(f"{out} is no folder; legal is one that `gen3c-export build` wrote to.", field="out")
+    if not (out / BUSY).exists():  # nothing was ever built here, and nothing is to be left here either
+        return _remove_unused(out, everything=everything)
+    try:
+        with locked(out / BUSY, wait=False):
+            return _remove_unused(out, everything=everything)
+    except BlockingIOError:
+        raise InvalidInputError(f"Something is being built in {out}; clean it afterwards.", field="out") from None
+
+
+def _remove_unused(out: Path, *, everything: bool) -> list[Path]:
     # Converted checkpoints have a file of that name, too.
     builds = sorted(path.parent for path in out.glob(f"*/{MANIFEST}") if (path.parent / REPOSITORY).is_dir())
     removed = []
     for lock in sorted(out.glob(".*.lock")):
-        try:
-            with locked(lock, wait=False):
-                removed += _removed([*out.glob(f"{lock.name.removesuffix('.lock')}.*.partial")])
-        except BlockingIOError:
-            continue
+        removed += _removed([*out.glob(f"{lock.name.removesuffix('.lock')}.*.partial")])
     if everything:
         removed += _removed(builds)
         builds = []

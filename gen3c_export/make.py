@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-import gen3c
 import gen3c_export
 from gen3c.errors import InvalidInputError
-from gen3c.exported.machine import gpu_here, installed
-from gen3c.exported.manifest import Artifact, Graph, Kind, files_of, tensors_of
+from gen3c.exported.machine import code_digest, digest_of, gpu_here, installed
+from gen3c.exported.manifest import Artifact, Graph, Kind, Platform, files_of, tensors_of
 from gen3c.exported.program import Runner, aoti_runner, onnx_runner
 from gen3c.generator.dit import Dit
 from gen3c.generator.fp8 import quantise
@@ -32,15 +30,14 @@ from gen3c_export.tensorrt_runner import tensorrt_runner
 
 logger = logging.getLogger(__name__)
 
+_NETWORKS = ("torch", "diffusers", "transformers")  # whose layers the networks are made of
 ENDINGS: dict[Kind, str] = {"onnx": ".onnx", "aoti": ".pt2"}
 PACKAGES: dict[Kind, tuple[str, ...]] = {
-    "onnx": ("torch", "onnx", "onnxscript", "onnxruntime"),
-    "aoti": ("torch", "triton"),
-    "tensorrt": ("torch", "onnx", "onnxscript"),
-    "pytorch": ("torch", "diffusers"),
+    "onnx": (*_NETWORKS, "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
+    "aoti": (*_NETWORKS, "triton"),
+    "tensorrt": (*_NETWORKS, "onnx", "onnx-ir", "onnxscript"),
+    "pytorch": _NETWORKS,
 }
-# What decides how a network computes or is exported; a change there makes artifacts old.
-_CODE = {gen3c: ("*.py", "generator/*.py", "geometry/vggt/*.py", "exported/*.py"), gen3c_export: ("*.py",)}
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Request:
         return torch.float32 if self.device.type == "cpu" else torch.bfloat16
 
     @property
-    def platform(self) -> Literal["python", "torch_aoti", "tensorrt_plan"]:
+    def platform(self) -> Platform:
         """Who runs it in Triton."""
         if self.kind == "tensorrt":
             return "tensorrt_plan"
@@ -95,7 +92,7 @@ class Request:
             "weights": weights,
             "packages": self.packages,
             "gpu": gpu and gpu.capability,
-            "code": _code_digest(),
+            "code": [code_digest(), digest_of(gen3c_export, ("*.py",))],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -164,7 +161,15 @@ def _graph(request: Request, module: nn.Module, plan: GraphPlan, folder: Path) -
         "onnx": lambda: _export_onnx(module, signature, example, folder / name, plan),
         "aoti": lambda: _export_aoti(module, signature, example, folder / name, plan),
     }
-    exporters[request.kind]()
+    try:
+        exporters[request.kind]()
+    except (InvalidInputError, OSError):
+        raise
+    except Exception as error:  # of compilers, whose types have nothing in common
+        first = str(error).strip().partition("\n")[0]
+        raise InvalidInputError(
+            f"{request.program}: {name} could not be exported ({type(error).__name__}: {first}).", field="artifact"
+        ) from error
     twin = twin_of(request) if request.fp8 else module
     return _compared(request, twin, plan, folder / name)
 
@@ -229,13 +234,3 @@ def _wire_names(signature: Signature) -> tuple[dict[str, str], dict[str, str]]:
     """What Triton's PyTorch backend calls the tensors of a compiled package."""
     inputs = {spec.name: f"INPUT__{i}" for i, spec in enumerate(signature.inputs)}
     return inputs, {spec.name: f"OUTPUT__{i}" for i, spec in enumerate(signature.outputs)}
-
-
-def _code_digest() -> str:
-    digest = hashlib.sha256()
-    for package, patterns in _CODE.items():
-        root = Path(str(package.__path__[0]))
-        for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
-            digest.update(path.relative_to(root).as_posix().encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()

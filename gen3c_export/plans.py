@@ -34,10 +34,16 @@ class GraphPlan:
         return {**self.sizes, **{symbol: max(2, open_.usual) for symbol, open_ in self.dynamic.items()}}
 
     def check_sizes(self) -> list[dict[str, int]]:
-        """Sizes to compare it with its twin at: the usual ones, and others if there are."""
-        usual = {**self.sizes, **{symbol: open_.usual for symbol, open_ in self.dynamic.items()}}
-        other = {**self.sizes, **{s: r.usual + 1 if r.usual < r.most else r.least for s, r in self.dynamic.items()}}
-        return [usual] if other == usual else [usual, other]
+        """Sizes to compare it with its twin at: the usual ones, one more, and the least."""
+        found: list[dict[str, int]] = []
+        for sizes in (
+            {symbol: open_.usual for symbol, open_ in self.dynamic.items()},
+            {symbol: min(open_.usual + 1, open_.most) for symbol, open_ in self.dynamic.items()},
+            {symbol: open_.least for symbol, open_ in self.dynamic.items()},
+        ):
+            if {**self.sizes, **sizes} not in found:
+                found.append({**self.sizes, **sizes})
+        return found
 
 
 def graph_plans(program: str, preset: Preset, vggt: VggtConfig) -> tuple[GraphPlan, ...]:
@@ -61,22 +67,20 @@ def graph_plans(program: str, preset: Preset, vggt: VggtConfig) -> tuple[GraphPl
     return (GraphPlan(MODEL, {"H": side, "W": side}, {"s": Range(least=1, usual=8, most=32)}),)
 
 
-def engine_plan(plans: tuple[GraphPlan, ...], rows: int = ROWS_OF_A_STEP) -> GraphPlan:
+def engine_plan(plans: tuple[GraphPlan, ...]) -> GraphPlan:
     """The one that TensorRT gets: Triton's backend holds one file a model.
 
-    It takes `rows` at most: as long as a plan is loaded it keeps the memory of its largest call.
+    It takes the rows of one step at most: as long as a plan is loaded it keeps the memory of its largest call.
     """
     main = plans[0]
     dynamic = {
-        symbol: open_.model_copy(update={"most": max(open_.usual, rows)}) if symbol == BATCH else open_
+        symbol: open_.model_copy(update={"most": max(open_.usual, ROWS_OF_A_STEP)}) if symbol == BATCH else open_
         for symbol, open_ in main.dynamic.items()
     }
     return GraphPlan(main.stem, main.sizes, dynamic)
 
 
-_ONCE_A_PROMPT = (
-    "it runs once a prompt, and gains little (ONNX Runtime 4 to 15 %) for holding it twice"
-)
+_ONCE_A_PROMPT = "it runs once a prompt, and gains little (ONNX Runtime 4 to 15 %) for holding it twice"
 _IN_PYTORCH: dict[tuple[str, Target], str] = {
     (VGGT.name, "cpu"): "ONNX Runtime is no faster (0.9 to 1.0 of PyTorch's speed from 4 frames on)",
     (VGGT.name, "cuda"): "compiled it takes 1.9 times as long (8 frames), one size of picture, and more memory",
@@ -109,11 +113,11 @@ def _random(spec: TensorSpec, shape: tuple[int, ...], generator: torch.Generator
         return torch.randint(3, 13, shape, generator=generator)
     drawn = torch.randn(shape, generator=generator) * 0.5
     match spec.name:
-        case "TIMESTEP":  # one noise level for all rows, as in a step
+        case "TIMESTEP":  # rows of several jobs have noise levels of their own
             low, high = 0.25 * math.log(SIGMA_MIN), 0.25 * math.log(SIGMA_MAX)
-            drawn = (low + (high - low) * torch.rand(1, generator=generator)).expand(shape)
-        case "FPS":
-            drawn = torch.full(shape, 24.0)
+            drawn = low + (high - low) * torch.rand(shape, generator=generator)
+        case "FPS":  # but one frame rate
+            drawn = (8 + 52 * torch.rand(1, generator=generator)).expand(shape)
         case "CONDITION_MASK":
             drawn = torch.zeros(shape)
             drawn[:, :, 0] = 1

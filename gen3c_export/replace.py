@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from gen3c.errors import InvalidInputError
-from gen3c.exported.manifest import MANIFEST
+from gen3c.exported.manifest import MANIFEST, REPOSITORY
 from gen3c_export.store import locked
 
 
@@ -41,9 +41,10 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 def check_replaceable(folder: Path) -> None:
     """Raises InvalidInputError if `folder` is there and is no build."""
-    if folder.exists() and not (folder / MANIFEST).is_file():
+    lacking = [name for name in (MANIFEST, REPOSITORY) if not (folder / name).exists()]
+    if folder.exists() and lacking:
         raise InvalidInputError(
-            f"{folder} is no built repository (it has no {MANIFEST}) and is not replaced; name another folder with "
+            f"{folder} is no built repository (it has no {lacking[0]}) and is not replaced; name another folder with "
             "--out.",
             field="out",
         )

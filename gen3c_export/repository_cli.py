@@ -34,6 +34,7 @@ def build(
         typer.Option(help="Serve a program otherwise than usual, e.g. vggt=onnx or dit=pytorch; again for each."),
     ] = None,
     fp8: Annotated[bool, typer.Option("--fp8", help="The transformer's linear layers in float8; target cuda.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the repository's folder; default: PRESET-TARGET.")] = None,
     native: Annotated[
         bool, typer.Option("--native", help="Packages for Triton's own PyTorch backend (26.03 on); target cuda.")
     ] = False,
@@ -56,6 +57,7 @@ def build(
         parse_kinds(kind or []),
         fp8,
         native,
+        name=name,
     )
     typer.echo(run(options))
 

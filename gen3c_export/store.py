@@ -25,6 +25,7 @@ from gen3c.exported.manifest import Artifact, check_files
 logger = logging.getLogger(__name__)
 
 FOLDER = "artifacts"
+BUSY = ".building.lock"  # held by builds, and alone by who cleans
 RECORD = "artifact.json"
 KEY_DIGITS = 16  # of the name; the whole key is in the record
 
@@ -103,17 +104,28 @@ class ArtifactStore:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path`, which goes with its holder. Without `wait`, BlockingIOError if someone else does."""
+def building(out: Path) -> Iterator[None]:
+    """While entered nobody cleans `out`: artifacts are in no repository yet. Builds may be several."""
+    with locked(out / BUSY, shared=True):
+        yield
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file `path`, which goes with its holder; `shared` with others who do so.
+
+    Without `wait`, BlockingIOError if someone else has it.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         with path.open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
                     raise
                 logger.info("Another process holds %s; waiting for it.", path.name)
-                fcntl.flock(file, fcntl.LOCK_EX)
+                fcntl.flock(file, kind)
             if not _is_still(path, file.fileno()):  # its last holder has removed it, and others do not see this one
                 continue
             yield

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from gen3c.geometry.vggt.weights import find_vggt
-from gen3c.networks import NETWORKS, Network, WeightSource
+from gen3c.networks import Network, WeightSource, networks_of
 from gen3c.program import Signature
 from gen3c_export.onnx_stream import OPSET, export_onnx_streamed
 from gen3c_export.plans import GraphPlan, engine_plan, graph_plans
@@ -53,12 +53,13 @@ def export_graphs(source: WeightSource, out: Path) -> Path:
     (folder / RECORD).unlink(missing_ok=True)
     vggt = find_vggt(source.vggt, source.checkpoints).config
     graphs: dict[str, Any] = {}
-    for number, (name, network) in enumerate(NETWORKS.items(), 1):
+    networks = networks_of(source)
+    for number, (name, network) in enumerate(networks.items(), 1):
         plan = engine_plan(graph_plans(name, source.preset, vggt))
         path = folder / name / f"{plan.stem}.onnx"
         export_graph(network, source, plan, path)
         size = sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}.data")))
-        logger.info("[%d/%d] %s: %.1f MB", number, len(NETWORKS), name, size / 1e6)
+        logger.info("[%d/%d] %s: %.1f MB", number, len(networks), name, size / 1e6)
         graphs[name] = {
             "file": path.relative_to(folder).as_posix(),
             "weights": str(network.provenance(source)),

@@ -2,15 +2,12 @@
 
 import logging
 import time
-from functools import cache
 
 import triton_python_backend_utils as pb_utils
 
 from gen3c.geometry.types import Watch
-from gen3c.geometry.vggt.signature import VGGT
-from gen3c.geometry.vggt.weights import find_vggt
 from gen3c_server import geometry_wire
-from gen3c_server.geometry_providers import GeometryProviders, VggtModel
+from gen3c_server.geometry_providers import GeometryProviders
 from gen3c_server.geometry_wire import GeometryProgress
 from gen3c_server.probe import PROBE_PROVIDER
 from gen3c_server.serving import Serving
@@ -28,17 +25,7 @@ class GeometryModel:
         serving = Serving.of(args)
         self._settings = serving.settings
         self._settings.apply_threads()
-        source = find_vggt(self._settings.vggt, self._settings.checkpoints)
-        preset = self._settings.preset
-        fixed = serving.fixed_sizes(VGGT.name)
-        vggt = VggtModel(
-            serving.leaf(VGGT.name),
-            source,
-            cache(lambda: str(source.provenance())),
-            preset.may_be_untrained,
-            canvas=(fixed["H"], fixed["W"]) if "H" in fixed else None,
-        )
-        self._providers = GeometryProviders(vggt, self._settings.limits.pixels)
+        self._providers = GeometryProviders(serving.vggt(), self._settings.limits.pixels)
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
         return [self._answer(request) for request in requests]

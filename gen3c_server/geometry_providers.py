@@ -25,6 +25,7 @@ class VggtModel:
     weights: Callable[[], str]  # where they came from, for the answer to the user
     may_be_untrained: bool  # random weights may answer, with a warning
     canvas: tuple[int, int] | None = None  # height, width: the one size of picture that it takes; None: any
+    most_frames: int = MOST_FRAMES  # that it takes at once
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ class GeometryProviders:
         """The network where its released weights are; else structure from motion; a lesser network if that fails."""
         source = self.vggt.source
         name = source.config.name
-        if source.is_of_released_size and len(frames) <= MOST_FRAMES:
+        if source.is_of_released_size and len(frames) <= self.vggt.most_frames:
             note = f"Geometry by vggt: the server has weights of {name}."
             return replace(self._vggt(frames, options, watch), notes=(note,))
         why = (
-            f"{name} takes {MOST_FRAMES} frames at most"
+            f"{name} takes {self.vggt.most_frames} frames at most"
             if source.is_of_released_size
             else "the server has no weights of VGGT-1B"
         )
@@ -84,6 +85,10 @@ class GeometryProviders:
             legal = "'sfm', 'file'"
             raise InvalidInputError(
                 f"provider is 'vggt', but this server has no weights of VGGT; legal: {legal}.", _FIELD
+            )
+        if len(frames) > model.most_frames:
+            raise InvalidInputError(
+                f"VGGT takes 1 to {model.most_frames} frames at once on this server; got {len(frames)}.", "MEDIA"
             )
         thresholds = VggtOptions(options.vggt_confidence, options.vggt_drop_lowest)
         geometry = vggt_provider.estimate(frames, model.program, model.source.config, watch, thresholds, model.canvas)

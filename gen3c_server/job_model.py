@@ -40,6 +40,7 @@ class JobModel:
         self._settings = settings = serving.settings
         settings.apply_threads()
         # What can be refused comes before what takes memory of a GPU.
+        serving.check_foreign()
         self._weights = {"dit": serving.weights(DIT.name), "vae": serving.weights(VIDEO_DECODER.name)}
         self._text = serving.text_encoder()
         self._programs = Programs(

@@ -90,6 +90,10 @@ def _check_build(build: Build, wishes: Wishes) -> tuple[Preset, str]:
     device = wishes.device or usual
     if device.partition(":")[0] != usual:
         raise InvalidInputError(f"The repository was built for {manifest.target}, and the device is {device!r}.")
+    if ":" in device:
+        raise InvalidInputError(
+            f"The device is {device!r}; a built repository names its GPUs in its deployment file, under gpus."
+        )
     if device != "cpu":
         _check_device(device)
     if wishes.deployment is not None:

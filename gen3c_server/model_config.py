@@ -12,6 +12,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2 as pb
 
 from gen3c.errors import InvalidInputError
+from gen3c.generator.signatures import ONE_VALUE_A_CALL
 from gen3c.program import Signature, TensorSpec
 from gen3c_server.batching import BATCH, has_batch_axis
 from gen3c_server.deployment import ALL_GPUS, ModelSettings
@@ -116,6 +117,9 @@ def _check_leaf(
         return
     if platform == "torch_aoti":
         problem = "is of platform torch_aoti, which Triton serves without batching; legal: python, tensorrt_plan"
+    elif platform != "python" and signature.name in ONE_VALUE_A_CALL:
+        only = ", ".join(ONE_VALUE_A_CALL[signature.name])
+        problem = f"takes one {only} a call, and Triton's own batcher mixes them; legal: a python model, which does not"
     elif not has_batch_axis(signature):
         problem = f"has tensors without the axis {BATCH!r}; legal: batching of programs that have it first everywhere"
     elif BATCH in sizes:

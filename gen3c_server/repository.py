@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -55,7 +56,7 @@ def find_build(path: Path) -> Build | None:
 
     Raises PreflightError for a build that is not whole.
     """
-    path = path.absolute()  # "." has no name
+    path = path.resolve()  # "." has no name, and a link may have another
     for folder in (path, path.parent if path.name == REPOSITORY else path):
         if (folder / MANIFEST).is_file():
             missing = [name for name in (REPOSITORY, DEPLOYMENT) if not (folder / name).exists()]
@@ -81,12 +82,17 @@ def build_now(
     The exporter runs as a program of its own, whose memory goes with it; it tells of its progress on standard error.
     Raises PreflightError if it fails.
     """
-    build = Build(out / f"{BUILT_PRESET}-cpu")
+    # One folder for each set of options: another server may be running from it with its own.
+    named = [f"{path}" if path is None else f"{path.resolve()}" for path in (checkpoints, vggt, deployment)]
+    own = hashlib.sha256("\n".join(named).encode()).hexdigest()[:8]
+    name = f"{BUILT_PRESET}-cpu" if {checkpoints, vggt, deployment} == {None} else f"{BUILT_PRESET}-cpu-{own}"
+    build = Build(out / name)
     if not (build.folder / MANIFEST).is_file():
         say(f"Exporting the networks to {build.folder}, once; it takes about a minute.")
     command = [sys.executable, "-m", "gen3c_export", "build", "--preset", BUILT_PRESET, "--target", "cpu"]
     for flag, value in (
         ("--out", out),
+        ("--name", name),
         ("--checkpoints", checkpoints),
         ("--vggt", vggt),
         ("--deployment", deployment),
@@ -103,7 +109,8 @@ def build_now(
 def _run(command: list[str]) -> int:
     """Run a program whose standard output is not ours; it does not outlive us. A second signal ends it at once."""
     received: list[int] = []
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    # In a session of its own: Ctrl-C comes to it by us, once.
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
 
         def stop(number: int, _frame: FrameType | None) -> None:
             # To wait for it here would wait for ever: what the signal came into holds the lock of the same wait.

@@ -3,24 +3,28 @@
 Imported inside the server only.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from gen3c.errors import InvalidInputError
 from gen3c.exported.machine import Machine, check_fits
-from gen3c.exported.manifest import DEPLOYMENT, MANIFEST, REPOSITORY, VERSION_FOLDER, Artifact, Manifest
+from gen3c.exported.manifest import BUILT, DEPLOYMENT, VERSION_FOLDER, Artifact, Manifest, check_files
 from gen3c.exported.program import open_artifact
 from gen3c.generator.signatures import VIDEO_ENCODER, symbols
 from gen3c.generator.t5 import NETWORK_FOLDER, load_text
 from gen3c.generator.text import TextEncoder
 from gen3c.generator.text_program import TEXT_ENCODER, find_text_encoder
 from gen3c.geometry.vggt.signature import VGGT
+from gen3c.geometry.vggt.weights import described_vggt, find_vggt
 from gen3c.networks import NETWORKS, WeightSource, network
 from gen3c.presets import VGGT_1B
 from gen3c.program import LocalProgram, Program
 from gen3c_server import bls
 from gen3c_server.deployment import instance_device
+from gen3c_server.geometry_providers import VggtModel
 from gen3c_server.settings import Settings
 
 
@@ -40,11 +44,11 @@ class Serving:
         """
         model = Path(args["model_repository"])
         repository = model.parent if (model / "config.pbtxt").is_file() else model
-        build = repository.parent
-        if repository.name != REPOSITORY or not (build / MANIFEST).is_file():
+        if BUILT not in json.loads(args["model_config"]).get("parameters", {}):
             settings = Settings.from_environment()
             return cls(replace(settings, device=instance_device(args, settings.device)), None, repository)
-        manifest = Manifest.read(build)
+        build = repository.resolve().parent
+        manifest = Manifest.read(build)  # without it the models of a build are of no use, and must not seem to be
         if not (build / DEPLOYMENT).is_file():
             raise InvalidInputError(f"The repository has no {DEPLOYMENT}; build it again with `gen3c-export build`.")
         here = Machine.here()
@@ -86,6 +90,16 @@ class Serving:
         place = self.repository / name / VERSION_FOLDER
         return open_artifact(artifact, signature, place, settings.device, settings.threads)
 
+    def check_foreign(self) -> None:
+        """Check weights and files of what Triton's own backends run: no other process of ours looks at them.
+
+        Raises InvalidInputError as `local` does.
+        """
+        for name, artifact in ({} if self.manifest is None else self.manifest.artifacts).items():
+            if artifact.platform != "python":
+                self._check_weights(artifact)
+                check_files(artifact, self.repository / name / VERSION_FOLDER)
+
     def leaf(self, name: str) -> Program:
         """A program behind its model."""
         return bls.LeafProgram(network(name).signature, self.artifact(name))
@@ -119,15 +133,27 @@ class Serving:
             )
         return load_text(preset, checkpoints, dtype=self.settings.dtype, network=self.leaf(TEXT_ENCODER.name))
 
+    def vggt(self) -> VggtModel:
+        """The network behind provider `vggt`: an exported one is what it was made from, whatever weights are here."""
+        preset, artifact = self.settings.preset, self.artifact(VGGT.name)
+        if artifact is None or not artifact.graphs:
+            source = find_vggt(self.settings.vggt, self.settings.checkpoints)
+            weights = cache(lambda: str(source.provenance()))
+            return VggtModel(self.leaf(VGGT.name), source, weights, preset.may_be_untrained)
+        graph = artifact.graphs[0]
+        return VggtModel(
+            self.leaf(VGGT.name),
+            described_vggt(artifact.weights),
+            lambda: artifact.weights,
+            preset.may_be_untrained,
+            canvas=(graph.sizes["H"], graph.sizes["W"]),
+            most_frames=graph.dynamic["s"].most,
+        )
+
     def weights(self, name: str) -> str:
         """Where a program's weights came from, for the answer to the user."""
         artifact = self.artifact(name)
         return str(network(name).provenance(self.source)) if artifact is None else artifact.weights
-
-    def fixed_sizes(self, name: str) -> Mapping[str, int]:
-        """Symbols that the main graph of a program fixes; none where it runs in PyTorch."""
-        artifact = self.artifact(name)
-        return artifact.graphs[0].sizes if artifact is not None and artifact.graphs else {}
 
     def least_sizes(self, name: str) -> dict[str, int]:
         """The smallest call that a program takes, for a probe."""

@@ -1,11 +1,16 @@
 """Whether a built repository can run where it is."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
 
 import torch
 
+import gen3c
 from gen3c.errors import InvalidInputError
 from gen3c.exported.manifest import Artifact, Gpu, Manifest, signature_problem
 from gen3c.networks import NETWORKS
@@ -46,6 +51,21 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def code_digest() -> str:
+    """Of the code that decides what a network computes, and how its artifact is called."""
+    return digest_of(gen3c, ("*.py", "generator/*.py", "geometry/vggt/*.py", "exported/*.py"))
+
+
+def digest_of(package: ModuleType, patterns: tuple[str, ...]) -> str:
+    """SHA-256 of the names and contents of a package's files."""
+    digest = hashlib.sha256()
+    root = Path(str(package.__path__[0]))
+    for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def check_fits(manifest: Manifest, machine: Machine, preset: str | None = None) -> None:
     """Raises InvalidInputError with one sentence if a server of `machine` (and `preset`) cannot run the repository."""
     problem = _problem(manifest, machine, preset)
@@ -60,6 +80,8 @@ def _problem(manifest: Manifest, machine: Machine, preset: str | None) -> str | 
         return f"it was built for preset {manifest.preset}, and {preset} is asked for"
     if manifest.gen3c != ours:
         return f"it was built by gen3c-triton {manifest.gen3c}, and this is {ours}; {_AGAIN}"
+    if manifest.code != code_digest():
+        return f"it was built by other code of gen3c-triton {ours}; {_AGAIN}"
     if manifest.gpu is not None and (problem := _gpu_problem(manifest.gpu, machine.gpu)):
         return problem
     for artifact in manifest.artifacts.values():
@@ -105,4 +127,4 @@ def _version_problem(artifact: Artifact, machine: Machine) -> str | None:
 
 def _numbers(text: str) -> tuple[int, ...]:
     """Major and minor version."""
-    return tuple(int(part) for part in text.split(".")[:2])
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])

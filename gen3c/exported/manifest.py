@@ -8,9 +8,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gen3c.errors import InvalidInputError
 from gen3c.program import Signature, TensorSpec
@@ -20,10 +20,15 @@ MANIFEST = "manifest.json"
 REPOSITORY = "model_repository"
 DEPLOYMENT = "deployment.yaml"
 VERSION_FOLDER = "1"  # of every model
+BUILT = "built"  # the parameter in a configuration that says that its model belongs to a build
 
 Target = Literal["cpu", "cuda", "tensorrt"]
 TARGETS: tuple[Target, ...] = ("cpu", "cuda", "tensorrt")
 Kind = Literal["onnx", "aoti", "tensorrt", "pytorch"]
+Platform = Literal["python", "torch_aoti", "tensorrt_plan"]
+
+
+PROGRAMS = ("dit", "video_encoder", "video_decoder", "vggt")  # that every server needs
 
 
 class _Strict(BaseModel):
@@ -92,7 +97,7 @@ class Artifact(_Strict):
     kind: Kind
     dtype: str  # of the weights: "float32", "bfloat16"; what VGGT keeps in float32 stays so
     quantised: Literal["no", "fp8"] = "no"
-    platform: Literal["python", "torch_aoti", "tensorrt_plan"] = "python"  # who runs it in Triton
+    platform: Platform = "python"  # who runs it in Triton
     key: str  # digest of all that it was made from
     weights: str  # where they came from
     inputs: list[Tensors]
@@ -119,7 +124,20 @@ class Manifest(_Strict):
     target: Target
     gpu: Gpu | None  # None for a CPU
     gen3c: str  # version of this package
+    code: str  # digest of its networks' code (gen3c.exported.machine)
     artifacts: dict[str, Artifact]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        lacking = [name for name in PROGRAMS if name not in self.artifacts]
+        if lacking:
+            raise ValueError(f"artifacts lack {', '.join(lacking)}")
+        for name, artifact in self.artifacts.items():
+            files = {file.name for file in artifact.files}
+            absent = [graph.file for graph in artifact.graphs if graph.file not in files]
+            if artifact.program != name or absent or any(Path(file).name != file for file in files):
+                raise ValueError(f"artifact {name} is of {artifact.program}, with files {sorted(files)}")
+        return self
 
     def write(self, folder: Path) -> None:
         """Write manifest.json into `folder`."""

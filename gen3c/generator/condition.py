@@ -50,7 +50,9 @@ def encode_view(
     if mask.shape != (image.shape[0], 1, *image.shape[2:]):
         raise InvalidInputError(f"mask has shape {list(mask.shape)}, image {list(image.shape)}; legal is one channel.")
     grey = (mask * 2 - 1).to(image.dtype).expand_as(image)
-    return torch.cat([encoder({"VIDEO": image})["LATENT"], encoder({"VIDEO": grey})["LATENT"]], dim=1)
+    # Another GPU may answer than the one that rendered.
+    latents = [encoder({"VIDEO": video})["LATENT"].to(image.device) for video in (image, grey)]
+    return torch.cat(latents, dim=1)
 
 
 def concat_views(views: Sequence[Tensor]) -> Tensor:  # one or two views, [1,32,t,h,w] each

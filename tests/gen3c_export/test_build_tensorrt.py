@@ -21,7 +21,7 @@ from gen3c.errors import InvalidInputError
 from gen3c.exported.manifest import REPOSITORY, VERSION_FOLDER, Artifact, Gpu, Kind, Manifest
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.geometry.vggt.signature import VGGT
-from gen3c.networks import NETWORKS, WeightSource, network
+from gen3c.networks import WeightSource, network, networks_of
 from gen3c.presets import TINY, VaeConfig
 from gen3c_export import build as build_module
 from gen3c_export import make as make_module
@@ -193,15 +193,21 @@ def test_a_plan_that_cannot_be_made_leaves_the_old_repository(built: Built, pret
     assert not list(built.options.out.rglob("*.partial"))
 
 
-def test_a_plan_takes_as_many_rows_as_the_deployment_puts_together(pretend: Pretend, tmp_path: Path) -> None:
+def test_a_plan_takes_the_two_rows_of_a_guided_step(pretend: Pretend, tmp_path: Path) -> None:
     pretend(FakeTensorRT(), HOPPER)
-    deployment = tmp_path / "deployment.yaml"
-    deployment.write_text("models: {dit: {batching: {max_batch_size: 6}}}")
-    options = BuildOptions(WeightSource(SMALL), "tensorrt", tmp_path / "out", deployment)
+    options = BuildOptions(WeightSource(SMALL), "tensorrt", tmp_path / "out")
     most = {request.program: [plan.dynamic for plan in request.plans] for request in requests_of(options)}
-    assert [dynamic["batch"].most for dynamic in most[DIT.name]] == [6]
+    assert [dynamic["batch"].most for dynamic in most[DIT.name]] == [2]
     assert [dynamic["s"].most for dynamic in most[VGGT.name]] == [32]
     assert most[VIDEO_ENCODER.name] == [{}]  # one graph, not one for the first picture too
+
+
+def test_triton_does_not_put_steps_of_several_frame_rates_together(pretend: Pretend, tmp_path: Path) -> None:
+    pretend(FakeTensorRT(), HOPPER)
+    deployment = tmp_path / "deployment.yaml"
+    deployment.write_text("models: {dit: {batching: {max_batch_size: 2}}}")
+    with pytest.raises(InvalidInputError, match="dit cannot have batching: it takes one FPS a call"):
+        requests_of(BuildOptions(WeightSource(SMALL), "tensorrt", tmp_path / "out", deployment))
 
 
 def test_kinds_are_those_of_the_target(pretend: Pretend, tmp_path: Path) -> None:
@@ -209,7 +215,7 @@ def test_kinds_are_those_of_the_target(pretend: Pretend, tmp_path: Path) -> None
     for word, legal in (("dit=tensorrt", True), ("dit=pytorch", True), ("dit=aoti", False), ("dit=onnx", False)):
         options = BuildOptions(WeightSource(SMALL), "tensorrt", tmp_path, kinds=parse_kinds([word]))
         if legal:
-            assert len(requests_of(options)) == len(NETWORKS)
+            assert len(requests_of(options)) == len(networks_of(options.source))
         else:
             with pytest.raises(InvalidInputError, match="legal for target tensorrt: dit=tensorrt, dit=pytorch"):
                 requests_of(options)
@@ -242,7 +248,7 @@ def test_tensorrt_for_rtx_builds_all_of_tiny(pretend: Pretend, tmp_path: Path) -
     pretend(trt, ADA)
     folder = build(BuildOptions(WeightSource(TINY), "tensorrt", tmp_path))
     manifest = Manifest.read(folder)
-    for name in NETWORKS:
+    for name in networks_of(WeightSource(TINY)):
         check_plan(manifest.artifacts[name], folder, "model_sm89.plan")
         assert manifest.artifacts[name].files[0].size > 1e6
         config = config_of(folder, name)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gen3c.errors import InvalidInputError
+from gen3c.exported.manifest import PROGRAMS
 from gen3c.generator.checkpoint import STATISTICS, statistics_config, transformer_config, vae_config
 from gen3c.generator.signatures import DIT, VIDEO_ENCODER
 from gen3c.generator.weights import load_dit, load_vae
@@ -81,7 +82,7 @@ def check_streamed(streamed: Streamed, source: WeightSource, name: str) -> None:
         assert streamed.weights[key].read().to(tensor.dtype).equal(tensor)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_weights_of_a_checkpoint_are_read_one_by_one(name: str, checkpoints: Path) -> None:
     source = WeightSource(SMALL, checkpoints)
     streamed = network(name).streamed(source, torch.bfloat16)
@@ -93,7 +94,7 @@ def test_weights_of_a_checkpoint_are_read_one_by_one(name: str, checkpoints: Pat
         assert std.unique().tolist() == [pytest.approx(0.123, rel=1e-7)]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_untrained_weights_are_those_that_are_loaded(name: str) -> None:
     check_streamed(network(name).streamed(WeightSource(SMALL), torch.bfloat16), WeightSource(SMALL), name)
 
@@ -118,7 +119,7 @@ def test_a_folder_of_graphs_says_what_it_holds(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = (DIT.name, VIDEO_ENCODER.name)  # the others take long and bring nothing new
-    monkeypatch.setattr(tensorrt_graphs, "NETWORKS", {name: NETWORKS[name] for name in names})
+    monkeypatch.setattr(tensorrt_graphs, "networks_of", lambda _source: {name: NETWORKS[name] for name in names})
     source = WeightSource(SMALL, checkpoints)
     folder = export_graphs(source, tmp_path)
     assert folder == tmp_path / "tiny-tensorrt-onnx"
@@ -161,6 +162,6 @@ def test_the_command_writes_the_graphs_of_tiny(tmp_path: Path, capsys: pytest.Ca
     folder = tmp_path / "tiny-tensorrt-onnx"
     assert capsys.readouterr().out.strip() == f"{folder}"
     graphs = json.loads((folder / RECORD).read_text())["graphs"]
-    assert graphs.keys() == NETWORKS.keys()
+    assert graphs.keys() == set(PROGRAMS)
     for entry in graphs.values():
         onnx.checker.check_model(folder / entry["file"], full_check=True)

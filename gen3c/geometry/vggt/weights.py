@@ -64,6 +64,16 @@ def find_vggt(given: Path | None = None, directory: Path | None = None) -> VggtS
     return VggtSource(VGGT_TINY, None)
 
 
+def described_vggt(provenance: str) -> VggtSource:
+    """The source whose provenance reads so, its file not looked for; raises InvalidInputError for none of our sizes."""
+    name, _, rest = provenance.partition(", ")
+    for config in CONFIGS:
+        if config.name == name:
+            return VggtSource(config, None if rest == "untrained" else Path(rest.partition(" ")[0]))
+    legal = ", ".join(config.name for config in CONFIGS)
+    raise InvalidInputError(f"{provenance!r} names no VGGT; legal: {legal}.", field="manifest")
+
+
 def _source(path: Path) -> VggtSource:
     return VggtSource(_config_of(path), path)
 

@@ -2,7 +2,20 @@
 
 from collections.abc import Mapping
 
-from gen3c.exported.manifest import Artifact, Check, Gpu, Graph, Kind, Manifest, Range, Target, tensors_of
+from gen3c.exported.machine import code_digest
+from gen3c.exported.manifest import (
+    PROGRAMS,
+    Artifact,
+    Check,
+    File,
+    Gpu,
+    Graph,
+    Kind,
+    Manifest,
+    Range,
+    Target,
+    tensors_of,
+)
 from gen3c.networks import NETWORKS
 
 H100 = Gpu(name="NVIDIA H100", capability="9.0")
@@ -30,18 +43,23 @@ def artifact(program: str = "dit", kind: Kind = "onnx", *, native: bool = False,
         inputs=tensors_of(signature.inputs, on_gpu=on_gpu, wire=inputs if native else None),
         outputs=tensors_of(signature.outputs, on_gpu=on_gpu, wire=outputs if native else None),
         graphs=graphs,
-        files=[],
+        files=[File(name=graph.file, sha256="0" * 64, size=1) for graph in graphs],
         packages=VERSIONS,
         build_seconds=1.0,
     )
 
 
-def manifest(*artifacts: Artifact, target: Target = "cpu", version: str = "0.1.0") -> Manifest:
-    """Of the preset `tiny`, for an H100 unless it is for a CPU."""
+def manifest(*artifacts: Artifact, target: Target = "cpu", version: str = "0.1.0", code: str | None = None) -> Manifest:
+    """Of the preset `tiny`, for an H100 unless it is for a CPU; programs that are not given run in PyTorch."""
+    on_gpu = target != "cpu"
+    others = [
+        artifact(name, "pytorch", on_gpu=on_gpu) for name in PROGRAMS if name not in {a.program for a in artifacts}
+    ]
     return Manifest(
         preset="tiny",
         target=target,
-        gpu=None if target == "cpu" else H100,
+        gpu=H100 if on_gpu else None,
         gen3c=version,
-        artifacts={artifact.program: artifact for artifact in artifacts},
+        code=code or code_digest(),
+        artifacts={artifact.program: artifact for artifact in (*artifacts, *others)},
     )

@@ -76,6 +76,11 @@ def test_a_changed_signature_is_told() -> None:
     assert "dit has the inputs LATENT, TIMESTEP" in refused(manifest(old), machine())
 
 
+def test_a_build_by_other_code_of_this_version_is_told() -> None:
+    sentence = refused(manifest(artifact(), code="0" * 64), machine())
+    assert "it was built by other code of gen3c-triton 0.1.0; build it again" in sentence
+
+
 def test_an_unknown_program_is_told() -> None:
     other = artifact().model_copy(update={"program": "upsampler"})
     sentence = refused(manifest(other), machine())

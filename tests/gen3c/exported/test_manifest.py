@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from gen3c.errors import InvalidInputError
-from gen3c.exported.manifest import MANIFEST, Artifact, Manifest, check_files, files_of, signature_problem, tensors_of
+from gen3c.exported.manifest import (
+    MANIFEST,
+    PROGRAMS,
+    Artifact,
+    Manifest,
+    check_files,
+    files_of,
+    signature_problem,
+    tensors_of,
+)
 from gen3c.generator.signatures import DIT, VIDEO_DECODER
 from gen3c.networks import NETWORKS
 from tests.gen3c.exported.samples import artifact, manifest
@@ -39,7 +48,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_a_build_writes_what_is_read(built: Path) -> None:
     read = Manifest.read(built)
     assert (read.preset, read.target, read.gpu) == ("tiny", "cpu", None)
-    assert set(read.artifacts) == set(NETWORKS)
+    assert set(read.artifacts) == set(PROGRAMS)
     for name, made in read.artifacts.items():
         assert signature_problem(made, NETWORKS[name].signature) is None
         assert (made.kind == "pytorch") == (not made.graphs) == bool(made.reason)

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from gen3c.generator.checkpoint import STATISTICS
 from gen3c.geometry.vggt.weights import VggtSource, find_vggt, load_vggt
 from gen3c.presets import GEN3C_7B, TINY, VGGT_TINY, Preset
-from gen3c_server import cli
+from gen3c_server import cli, launch
 from gen3c_server.launcher import ServeOptions
+from gen3c_server.repository import Build
 from tests.gen3c.generator.checkpoint_files import save_transformer, save_vae
 
 app = typer.Typer()
@@ -23,9 +24,11 @@ app.command()(cli.serve)
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
-    """The options that the launcher was called with; the command then exits with its code."""
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> list[ServeOptions]:
+    """The options that the launcher was called with; the command then exits with its code. Nothing is exported."""
     options: list[ServeOptions] = []
+    build = Build(tmp_path_factory.mktemp("build"))
+    build.deployment.touch()
 
     def run(given: ServeOptions, *_: Any, **__: Any) -> int:
         options.append(given)
@@ -40,6 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
         "GEN3C_DEVICE",
     ):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(launch, "build_now", lambda *_, **__: build)
     monkeypatch.setattr(cli, "run_server", run)
     return options
 
