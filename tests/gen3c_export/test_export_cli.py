@@ -22,9 +22,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def process_as_before() -> Iterator[None]:
     """The program sets what belongs to its process."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.root.level
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers, level = [signal.getsignal(number) for number in numbers], logging.root.level
     yield
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
     logging.root.setLevel(level)
 
 
@@ -77,20 +79,24 @@ def wait_for_reader(pipe: Path) -> int:
     pytest.fail("nobody reads the pipe")
 
 
-def test_a_stopped_program_says_so_and_leaves_nothing(published: Published, tmp_path: Path) -> None:
-    """Stopped by SIGTERM while it reads a source, a pipe that nobody fills."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_program_says_so_and_leaves_nothing(published: Published, tmp_path: Path, number: int) -> None:
+    """Stopped while it reads a source, a pipe that nobody fills."""
     place, pipe = tmp_path / "place", tmp_path / "image_mean_std.pt"
     place.mkdir()
     os.mkfifo(pipe)
     arguments = [*options(published.folder, place / "out"), "--tokenizer", f"{pipe}"]
-    code = "from gen3c_export.cli import main; main()"
+    # As at a terminal: what a shell runs in its background ignores SIGINT, and so do its children.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from gen3c_export.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, "convert", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
         writer = wait_for_reader(pipe)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, stderr = process.communicate(timeout=30)
         os.close(writer)
     assert process.returncode == 130, stderr
+    assert stderr.splitlines()[-1] == "Interrupted; what was not finished is removed."
     assert "Traceback" not in stderr
     assert not list(place.iterdir())

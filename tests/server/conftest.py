@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,63 @@ import torch
 from gen3c_client.contract import Done, Event, JobSpec, Notice, Progress, parse_event
 from gen3c_client.transport import ArtifactData, Client
 from PIL import Image
+from safetensors.torch import save_file
 
+from gen3c.generator.t5 import NETWORK_FOLDER
+from gen3c.generator.weights import load_dit, load_vae
+from gen3c.geometry.vggt.weights import VggtSource, load_vggt
 from gen3c.media import encode_video
+from gen3c.networks import UNTRAINED_SEED
+from gen3c.presets import TINY, VGGT_TINY
 from gen3c_server.canary import check
+from gen3c_server.launch import Wishes, plan
 from gen3c_server.launcher import EmbeddedServer, ServeOptions
 from gen3c_server.repository import default_model_repository
+from tests.gen3c.generator.checkpoint_files import save_transformer, save_vae
+from tests.tiny_t5 import write_encoder
 
 WIDTH, HEIGHT = 320, 192
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedServer]:
-    """One server for all tests that leave it alive."""
-    with EmbeddedServer(ServeOptions(default_model_repository())) as server:
+def server(built: Path) -> Iterator[EmbeddedServer]:
+    """One server for all tests that leave it alive: what `gen3c serve` starts, the networks exported."""
+    planned = plan(Wishes(None, built, None, None, None, None, None), print)
+    options = ServeOptions(planned.models, environment=planned.environment, triton_flags=planned.flags)
+    with EmbeddedServer(options) as server:
         server.wait_ready(check)
         yield server
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A server of the source tree, whose networks run in PyTorch."""
+
+    server: EmbeddedServer
+    checkpoints: Path  # the weights that a server without a checkpoint directory would draw, and a text encoder
+
+
+@pytest.fixture(scope="session")
+def weighted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weighted]:
+    """One server with weights of every network, as if trained."""
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    vae, _ = load_vae(TINY, untrained_seed=UNTRAINED_SEED)
+    dit, _ = load_dit(TINY, untrained_seed=UNTRAINED_SEED)
+    save_transformer(checkpoints, TINY, dit.transformer.state_dict())
+    save_vae(checkpoints, TINY, vae.state_dict())
+    write_encoder(checkpoints / NETWORK_FOLDER)
+    vggt = vggt_weights(tmp_path_factory.mktemp("vggt") / "model.safetensors")
+    environment = {"GEN3C_CHECKPOINTS": str(checkpoints), "GEN3C_VGGT": str(vggt)}
+    with EmbeddedServer(ServeOptions(default_model_repository(), environment=environment)) as server:
+        server.wait_ready(check)
+        yield Weighted(server, checkpoints)
+
+
+def vggt_weights(path: Path, **changed: torch.Tensor) -> Path:
+    """A file of VGGT's weights, as if trained."""
+    tensors = load_vggt(VggtSource(VGGT_TINY, None), untrained_seed=3).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in (tensors | changed).items()}, path)
+    return path
 
 
 @pytest.fixture

@@ -138,10 +138,11 @@ def test_a_second_job_waits_its_turn(client: Client) -> None:
 
 
 @contextmanager
-def serving(tmp_path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(built: Path, tmp_path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`gen3c serve` as a process of its own, and its gRPC address."""
     command = [str(Path(sys.prefix) / "bin" / "gen3c"), "serve", "--http-port", "0", "--grpc-port", "0"]
     command += ["--metrics-port", "0", "--exit-timeout", str(DEADLINE_S), "--run-dir", str(tmp_path / "run"), *flags]
+    command += ["--model-repository", str(built)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -160,52 +161,43 @@ def leftovers(pid: int) -> tuple[list[str], list[str]]:
     return [c for c in commands if mark in c], [p.name for p in Path("/dev/shm").glob(f"{mark}*")]
 
 
-def test_sigterm_with_a_job_in_flight_ends_everything(tmp_path: Path) -> None:
+def test_a_fresh_server_with_other_limits_gives_the_same_video_and_ends_with_its_jobs_at_sigterm(
+    built: Path, tmp_path: Path, client: Client
+) -> None:
+    """A video and a reconstruction are in flight. Limits and the number of jobs alone need no other build."""
     job = SmallJob()
-    with serving(tmp_path) as (process, url):
-        events = Client(url).generate(job.media, job.job_spec(steps=1000), geometry=job.geometry)
-        for event in events:
+    here = run(client, job, seed=3).files["video.mp4"]
+    (tmp_path / "limits.yaml").write_text("limits: {views: 8}\nrunning_jobs: 2\n")
+    with serving(built, tmp_path, "--deployment", str(tmp_path / "limits.yaml")) as (process, url):
+        assert run(Client(url), job, seed=3).files["video.mp4"] == here
+        with pytest.raises(JobError, match="8 views"):
+            run(Client(url), SmallJob(views=9))
+        video = Client(url).generate(job.media, job.job_spec(steps=1000), geometry=job.geometry)
+        for event in video:
             if isinstance(event, Progress) and event.stage == "denoise":
                 break
+        reconstruction = geometry_started(Client(url))
+        wait_until(lambda: bool(workers(process.pid)), 10)
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        with pytest.raises(JobError, match="shutting down") as caught:
-            collect(events)
-        assert caught.value.code == "CANCELLED"
-        assert process.wait(DEADLINE_S + 5) == 0
-        assert time.monotonic() - started < DEADLINE_S
-        assert leftovers(process.pid) == ([], [])
-
-
-def test_sigterm_during_reconstruction_ends_everything(tmp_path: Path) -> None:
-    with serving(tmp_path) as (process, url):
-        events = geometry_started(Client(url))
-        time.sleep(1)
-        started = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        with pytest.raises(JobError):
-            collect(events)
+        for events in (video, reconstruction):
+            with pytest.raises(JobError, match="shutting down") as caught:
+                collect(events)
+            assert caught.value.code == "CANCELLED"
         assert process.wait(DEADLINE_S + 5) == 0
         assert time.monotonic() - started < DEADLINE_S
         assert leftovers(process.pid) == ([], [])
         assert not workers(process.pid)
 
 
-def test_a_fresh_server_gives_the_same_video(tmp_path: Path, client: Client) -> None:
-    job = SmallJob()
-    here = run(client, job, seed=3).files["video.mp4"]
-    with serving(tmp_path) as (_, url):
-        assert run(Client(url), job, seed=3).files["video.mp4"] == here
-
-
 @pytest.mark.slow
-def test_a_fresh_server_gives_the_same_reconstruction(tmp_path: Path, client: Client) -> None:
+def test_a_fresh_server_gives_the_same_reconstruction(built: Path, tmp_path: Path, client: Client) -> None:
     spec = SmallJob().job_spec(
         geometry={"provider": "sfm"}, select={"method": "all", "max_frames": 5}, save=["video", "points", "geometry"]
     )
     media = [COURTYARD.read_bytes()]
     run(client, SmallJob())  # other requests before
     here = collect(client.generate(media, spec)).files
-    with serving(tmp_path) as (_, url):
+    with serving(built, tmp_path) as (_, url):
         there = collect(Client(url).generate(media, spec)).files
     assert {name for name in here if here[name] != there[name]} == set()

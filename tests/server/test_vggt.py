@@ -1,6 +1,7 @@
 """Geometry by VGGT through the real server: what users send, what is wrong with it, and weights that are broken."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from gen3c_client.contract import Info, JobSpec
 from gen3c_client.errors import JobError
 from gen3c_client.transport import Client
 from PIL import Image
-from safetensors.torch import save_file
 from tritonclient.utils import InferenceServerException
 
 from gen3c.geometry.vggt.weights import VggtSource, load_vggt
@@ -20,7 +20,7 @@ from gen3c_server.canary import check
 from gen3c_server.launcher import EmbeddedServer, ServeOptions
 from gen3c_server.launcher.errors import ServerError
 from gen3c_server.repository import default_model_repository
-from tests.server.conftest import Result, collect, picture, png, raw_job
+from tests.server.conftest import Result, Weighted, collect, picture, png, raw_job, vggt_weights
 
 WHITE = png(Image.new("RGB", (320, 192), "white"))
 
@@ -106,34 +106,24 @@ def test_the_leaf_refuses_what_the_network_cannot_take(
     check(server.grpc_url)
 
 
-def weights(path: Path, **changed: torch.Tensor) -> Path:
-    """A file of weights, as if trained."""
-    tensors = load_vggt(VggtSource(VGGT_TINY, None), untrained_seed=3).state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in (tensors | changed).items()}, path)
-    return path
-
-
-def test_a_network_with_weights_takes_over_where_structure_from_motion_fails(tmp_path: Path) -> None:
-    path = weights(tmp_path / "model.safetensors")
-    options = ServeOptions(default_model_repository(), environment={"GEN3C_VGGT": str(path)})
-    with EmbeddedServer(options) as server:
-        server.wait_ready(check)
-        events = list(Client(server.grpc_url).generate([png(picture())], spec("auto")))
-        (info,) = [event.message for event in events if isinstance(event, Info)]
-        assert info.startswith("Geometry by vggt (VGGT-tiny), because structure from motion failed: ")
-        result = collect(iter(events))
-        assert not any("untrained weights: vggt" in notice for notice in result.notices)
-        geometry = result.done.provenance["geometry"]
-        assert isinstance(geometry, dict)
-        assert str(geometry["weights"]).startswith("VGGT-tiny, model.safetensors (sha256 ")
+def test_a_network_with_weights_takes_over_where_structure_from_motion_fails(weighted: Weighted) -> None:
+    events = list(Client(weighted.server.grpc_url).generate([png(picture())], spec("auto")))
+    (info,) = [event.message for event in events if isinstance(event, Info)]
+    assert info.startswith("Geometry by vggt (VGGT-tiny), because structure from motion failed: ")
+    result = collect(iter(events))
+    assert not any("untrained weights: vggt" in notice for notice in result.notices)
+    geometry = result.done.provenance["geometry"]
+    assert isinstance(geometry, dict)
+    assert str(geometry["weights"]).startswith("VGGT-tiny, model.safetensors (sha256 ")
 
 
 def test_weights_that_are_no_numbers_end_the_start_with_a_sentence(tmp_path: Path) -> None:
     name = "aggregator.global_blocks.2.mlp.fc1.weight"
     broken = load_vggt(VggtSource(VGGT_TINY, None)).state_dict()[name].clone()
     broken[5, 7] = torch.nan
-    path = weights(tmp_path / "model.safetensors", **{name: broken})
-    options = ServeOptions(default_model_repository(), environment={"GEN3C_VGGT": str(path)})
+    path = vggt_weights(tmp_path / "model.safetensors", **{name: broken})
+    shutil.copytree(default_model_repository() / "vggt", tmp_path / "models" / "vggt")  # alone: others take time
+    options = ServeOptions(tmp_path / "models", environment={"GEN3C_VGGT": str(path)})
     with EmbeddedServer(options) as server, pytest.raises(ServerError) as caught:
-        server.wait_ready(check)
+        server.wait_ready()
     assert f"{name} has values that are not finite" in str(caught.value)
