@@ -52,7 +52,7 @@ def plan(wishes: Wishes, say: Callable[[str], None]) -> Plan:
             _check_device(device)
         if wishes.repository is None and preset.name == BUILT_PRESET and device == "cpu":
             if wishes.deployment is not None:
-                flags = _deployment_flags(wishes.deployment)
+                _deployment_flags(wishes.deployment)  # refused here, not after a minute of exporting
             build = build_now(
                 build_folder(),
                 checkpoints=wishes.checkpoints,

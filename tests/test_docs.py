@@ -25,7 +25,7 @@ from PIL import Image
 
 from gen3c.camera_spline import interpolate_cameras
 from gen3c.cameras import PathKind, RotationMode, camera_path
-from gen3c.exported.manifest import DEPLOYMENT, REPOSITORY, TARGETS, Gpu, Manifest
+from gen3c.exported.manifest import DEPLOYMENT, REPOSITORY, TARGETS
 from gen3c.media import decode_video
 from gen3c.presets import GEN3C_7B, TINY
 from gen3c.samples import COURTYARD
@@ -35,6 +35,7 @@ from gen3c_export.compare import FP8_TOLERANCE, MOST_WIDENED, TOLERANCES
 from gen3c_export.published import PUBLISHED_MD5, STATISTICS, TOKENIZER
 from gen3c_server.cli import serve
 from gen3c_server.settings import Deployment
+from tests.gen3c.exported.samples import manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -110,8 +111,7 @@ def save_empty_build(folder: Path) -> None:
     (chosen,) = [known for known in TARGETS if known == target]
     (folder / REPOSITORY).mkdir(parents=True)
     (folder / DEPLOYMENT).touch()
-    gpu = Gpu(name="NVIDIA H200", capability="9.0")
-    Manifest(preset=preset, target=chosen, gpu=gpu, gen3c=version("gen3c-triton"), artifacts={}).write(folder)
+    manifest(target=chosen, version=version("gen3c-triton")).model_copy(update={"preset": preset}).write(folder)
 
 
 @pytest.mark.parametrize("command", commands(), ids=str)
@@ -149,7 +149,7 @@ def test_a_command_of_the_documents_is_one_that_works(
             (folder / "checkpoints").mkdir()
             save_empty_build(folder / build)
             ended = execute([BIN / "gen3c", "serve", "--model-repository", build, *arguments], folder)
-            refusal = "it was built for NVIDIA H200 (compute capability 9.0), and there is no GPU here"
+            refusal = "it was built for NVIDIA H100 (compute capability 9.0), and there is no GPU here"
         case (".venv/bin/gen3c", "serve", *arguments) if "checkpoints" in arguments:
             (folder / "checkpoints").mkdir()
             ended = execute([BIN / "gen3c", "serve", *arguments], folder)

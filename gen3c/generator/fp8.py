@@ -24,7 +24,10 @@ class Fp8Linear(nn.Module):
     weight_scale: Tensor  # [1,out] float32
 
     def __init__(self, linear: nn.Linear) -> None:
+        """Raises ValueError for a layer with a bias, which would be lost."""
         super().__init__()
+        if linear.bias is not None:
+            raise ValueError("The layer has a bias; legal are layers without.")
         wide = linear.weight.detach().float()
         scale = wide.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / LARGEST
         self.register_buffer("weight", (wide / scale).to(FLOAT8))

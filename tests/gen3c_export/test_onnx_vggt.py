@@ -18,7 +18,7 @@ from gen3c.program import LocalProgram, Program, Signature, TensorSpec
 from gen3c_export.onnx_file import OPSET, export_onnx
 
 # A warning of torch about its own code.
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")]
 
 SIZE = (168, 280)  # px: 12 x 20 patches, so the position table, which has 20 x 20, is resized
 FRAMES = (1, 2, 3, 5, 9, 12)
