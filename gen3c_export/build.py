@@ -97,6 +97,8 @@ def build(options: BuildOptions) -> Path:
 
 
 def _build(options: BuildOptions) -> Path:
+    if options.name is not None and (Path(options.name).name != options.name or options.name[:1] in ("", ".")):
+        raise InvalidInputError(f"--name is {options.name!r}; legal: a folder's name without a path.", field="name")
     device = _device(options)
     deployment = _deployment(options)
     requests = _requests(options, device)

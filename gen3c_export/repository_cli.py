@@ -124,6 +124,8 @@ def inspect(
     if files:
         check_all_files(manifest, repository)
         typer.echo("All files are as they were built.")
+    else:
+        typer.echo("The files were not read; --files does so.")
     check_fits(manifest, Machine.here())
     typer.echo("This machine can serve it.")
 

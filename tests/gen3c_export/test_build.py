@@ -272,3 +272,10 @@ def test_kinds_are_read_by_program() -> None:
     assert parse_kinds(["dit=pytorch", "vggt=onnx"]) == {"dit": "pytorch", "vggt": "onnx"}
     with pytest.raises(InvalidInputError, match="legal: NAME=KIND"):
         parse_kinds(["=onnx"])
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", ".hidden", ""])
+def test_a_build_stays_in_its_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="legal: a folder's name without a path"):
+        building.build(BuildOptions(WeightSource(TINY), "cpu", tmp_path / "out", name=name))
+    assert not list(tmp_path.iterdir())
