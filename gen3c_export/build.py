@@ -29,15 +29,15 @@ from gen3c.exported.manifest import (
     Kind,
     Manifest,
     Target,
-    check_files,
 )
 from gen3c.generator.signatures import symbols
 from gen3c.geometry.vggt.signature import VGGT
 from gen3c.geometry.vggt.weights import find_vggt
 from gen3c.networks import NETWORKS, WeightSource, network, networks_of
 from gen3c.presets import Preset, get_preset
+from gen3c_export.inspect import check_all_files
 from gen3c_export.make import Request, make
-from gen3c_export.plans import BATCH, default_kind, engine_plan, graph_plans
+from gen3c_export.plans import BATCH, OWN_KIND, default_kind, engine_plan, graph_plans
 from gen3c_export.replace import check_replaceable, link, replaced
 from gen3c_export.store import ArtifactStore, building, check_space
 from gen3c_server.deployment import SERVICES, Deployment, ModelSettings
@@ -101,7 +101,7 @@ def _build(options: BuildOptions) -> Path:
         raise InvalidInputError(f"--name is {options.name!r}; legal: a folder's name without a path.", field="name")
     device = _device(options)
     deployment = _deployment(options)
-    requests = _requests(options, device)
+    requests = _requests(options, device, deployment)
     check_replaceable(options.folder)  # not only when all is made
     options.out.mkdir(parents=True, exist_ok=True)
     with building(options.out):
@@ -147,8 +147,7 @@ def _is_current(options: BuildOptions, manifest: Manifest, deployment: Deploymen
     try:
         if Manifest.read(options.folder) != manifest:
             return False
-        for name, artifact in manifest.artifacts.items():
-            check_files(artifact, repository / name / VERSION_FOLDER)
+        check_all_files(manifest, options.folder)
         written = {path.parent.name: path.read_text(encoding="utf-8") for path in repository.glob("*/config.pbtxt")}
         return written == texts and (options.folder / DEPLOYMENT).read_text(encoding="utf-8") == _written(deployment)
     except (InvalidInputError, OSError):
@@ -187,7 +186,7 @@ def parse_kinds(words: list[str]) -> dict[str, Kind]:
 
 def requests_of(options: BuildOptions) -> list[Request]:
     """The artifacts of a build, for whoever compares them again."""
-    return _requests(options, _device(options))
+    return _requests(options, _device(options), _deployment(options))
 
 
 def _device(options: BuildOptions) -> torch.device:
@@ -211,10 +210,10 @@ def _deployment(options: BuildOptions) -> Deployment:
     return deployment
 
 
-def _requests(options: BuildOptions, device: torch.device) -> list[Request]:
+def _requests(options: BuildOptions, device: torch.device, deployment: Deployment) -> list[Request]:
     _check_kinds(options)
     vggt = find_vggt(options.source.vggt, options.source.checkpoints).config
-    deployment, gpu = _deployment(options), gpu_here(device)
+    gpu = gpu_here(device)
     found = []
     for name in networks_of(options.source):
         usual, reason = default_kind(name, options.target)
@@ -264,8 +263,7 @@ def _check_settings(request: Request, settings: ModelSettings) -> None:
 
 
 def _check_kinds(options: BuildOptions) -> None:
-    kinds: dict[Target, Kind] = {"cpu": "onnx", "cuda": "aoti", "tensorrt": "tensorrt"}
-    own = kinds[options.target]
+    own = OWN_KIND[options.target]
     for name, kind in options.kinds.items():
         if kind not in (own, "pytorch"):
             raise InvalidInputError(

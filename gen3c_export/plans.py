@@ -80,6 +80,7 @@ def engine_plan(plans: tuple[GraphPlan, ...]) -> GraphPlan:
     return GraphPlan(main.stem, main.sizes, dynamic)
 
 
+OWN_KIND: dict[Target, Kind] = {"cpu": "onnx", "cuda": "aoti", "tensorrt": "tensorrt"}
 _ONCE_A_PROMPT = "it runs once a prompt, and gains little (ONNX Runtime 4 to 15 %) for holding it twice"
 _IN_PYTORCH: dict[tuple[str, Target], str] = {
     (VGGT.name, "cpu"): "ONNX Runtime is no faster (0.9 to 1.0 of PyTorch's speed from 4 frames on)",
@@ -90,8 +91,9 @@ _IN_PYTORCH: dict[tuple[str, Target], str] = {
 
 def default_kind(program: str, target: Target) -> tuple[Kind, str]:
     """As what a program is served, and why where that is not the target's own kind."""
-    own: dict[Target, Kind] = {"cpu": "onnx", "cuda": "aoti", "tensorrt": "tensorrt"}
-    return ("pytorch", _IN_PYTORCH[program, target]) if (program, target) in _IN_PYTORCH else (own[target], "")
+    if (program, target) in _IN_PYTORCH:
+        return "pytorch", _IN_PYTORCH[program, target]
+    return OWN_KIND[target], ""
 
 
 def example_inputs(
