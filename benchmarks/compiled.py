@@ -85,6 +85,7 @@ def subject(name: str, preset: Preset, device: torch.device) -> Subject:
         config, dtype = (VGGT_1B, torch.bfloat16) if device.type == "cuda" else (VGGT_TINY, torch.float32)
         small = VGGT_SIZES if device.type == "cuda" else {"s": 2, "H": 56, "W": 84}
         return Subject(VGGT, VggtProgram(random_vggt(config, device, dtype), frames_at_once=None), small, ("s",))
+    preset = full_size.with_peer(preset)
     networks = full_size.random_networks(preset, device)
     peer = full_size.peer_of(networks, preset)
     if name == "dit":

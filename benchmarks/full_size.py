@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gen3c.generator import checkpoint
 from gen3c.generator.dit import Dit
-from gen3c.generator.vae import Vae
-from gen3c.presets import Preset
+from gen3c.generator.vae import AnyVae, build_vae
+from gen3c.presets import Preset, VaeConfig
 from gen3c.scene import SourceView
 
 FOCAL = 0.7  # of the picture's width
@@ -29,7 +29,7 @@ class Networks:
     """Our modules."""
 
     dit: Dit
-    vae: Vae
+    vae: AnyVae
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,16 @@ class Peer:
     autoencoder: AutoencoderKLCosmos
 
 
+def with_peer(preset: Preset) -> Preset:
+    """The preset, with a tokenizer that diffusers has too in the place of one of our own."""
+    small = VaeConfig(encoder_channels=(32, 32, 64, 64), decoder_channels=(32, 64, 64, 64))
+    return preset if isinstance(preset.vae, VaeConfig) else replace(preset, vae=small)
+
+
 def random_networks(preset: Preset, device: torch.device, seed: int = 0) -> Networks:
     """Weights that keep activations near unit variance, drawn on the device."""
     with torch.device("meta"):
-        networks = Networks(Dit(preset.dit), Vae(preset.vae, preset.latent_shape[0]))
+        networks = Networks(Dit(preset.dit), build_vae(preset.vae, preset.latent_shape[0]))
     generator = torch.Generator(device).manual_seed(seed)
     for module in (networks.dit.transformer, networks.vae):
         module.load_state_dict(
@@ -68,7 +74,7 @@ def _dtype(device: torch.device) -> torch.dtype:
 
 
 def peer_of(networks: Networks, preset: Preset) -> Peer:
-    """diffusers' eager modules on the tensors of ours."""
+    """diffusers' eager modules on the tensors of ours; `preset` is one of `with_peer`."""
     with torch.device("meta"):
         # With a padding mask of its own diffusers asks torchvision to resize it; so it is one more channel, as ours.
         config = checkpoint.transformer_config(preset.dit)

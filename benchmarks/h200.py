@@ -57,6 +57,7 @@ class Row:
 @torch.inference_mode()
 def networks_stage(preset: Preset, device: torch.device, steps: int) -> list[Row]:  # noqa: PLR0915 (a list of measurements)
     """Every stage of a job by itself, ours and the peer's on the same inputs."""
+    preset = full_size.with_peer(preset)
     networks = full_size.random_networks(preset, device)
     peer = full_size.peer_of(networks, preset)
     dtype = networks.dit.transformer.proj_out.weight.dtype

@@ -15,7 +15,7 @@ from gen3c.generator.checkpoint import open_component
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.t5_folder import NETWORK_FOLDER
 from gen3c.generator.text_program import TEXT_ENCODER, find_text_encoder, load_text_encoder, text_encoder_provenance
-from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder
+from gen3c.generator.vae import AnyVae, VideoDecoder, VideoEncoder
 from gen3c.generator.weights import find_weights, load_dit, load_vae
 from gen3c.geometry.vggt.model import VggtProgram
 from gen3c.geometry.vggt.signature import VGGT
@@ -98,7 +98,7 @@ def _load_decoder(source: WeightSource, device: torch.device, dtype: torch.dtype
     return VideoDecoder(_load_vae(source, device, dtype))
 
 
-def _load_vae(source: WeightSource, device: torch.device, dtype: torch.dtype) -> Vae:
+def _load_vae(source: WeightSource, device: torch.device, dtype: torch.dtype) -> AnyVae:
     vae, _ = load_vae(source.preset, source.checkpoints, untrained_seed=UNTRAINED_SEED, device=str(device), dtype=dtype)
     return vae
 

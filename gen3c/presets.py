@@ -8,11 +8,21 @@ from gen3c.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """Widths of diffusers' `AutoencoderKLCosmos`; the rest is the same for all presets."""
+    """Widths of diffusers' `AutoencoderKLCosmos`; the rest is as published."""
 
     encoder_channels: tuple[int, ...]
     decoder_channels: tuple[int, ...]
     layers_per_block: int = 2
+
+
+@dataclass(frozen=True)
+class LightVaeConfig:
+    """Sizes of our light video autoencoder (gen3c.generator.light_vae); pairs are in the order of the layers."""
+
+    encoder_channels: tuple[int, int]  # at a quarter, then at an eighth of the side
+    encoder_blocks: tuple[int, int]
+    decoder_channels: tuple[int, int]  # at an eighth, then at a quarter of the side
+    decoder_blocks: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Preset:
     width: int  # px
     chunk_frames: int  # frames of one diffusion chunk, 1 + 8*k
     geometry_side: int  # px, longer side of the pictures that geometry works on
-    vae: VaeConfig
+    vae: VaeConfig | LightVaeConfig
     dit: DitConfig
     steps: int  # default denoising steps
     guidance: float  # default guidance g: cond + g*(cond - uncond)
@@ -96,16 +106,17 @@ class Preset:
 VGGT_TINY = VggtConfig(
     name="VGGT-tiny",
     image_side=280,
-    width=144,
-    heads=6,
-    depth=4,
-    levels=(0, 1, 2, 3),
-    vit_depth=3,
-    vit_heads=6,
+    width=160,
+    heads=5,
+    depth=5,
+    levels=(0, 2, 3, 4),
+    vit_depth=2,
+    vit_heads=5,
     camera_depth=1,
-    camera_heads=6,
-    features=32,
-    out_channels=(24, 48, 96, 96),
+    camera_heads=5,
+    features=48,
+    out_channels=(48, 64, 96, 64),
+    mlp_ratio=2,
 )
 
 VGGT_1B = VggtConfig(
@@ -129,9 +140,11 @@ TINY = Preset(
     width=320,
     chunk_frames=25,
     geometry_side=640,
-    vae=VaeConfig(encoder_channels=(32, 32, 64, 64), decoder_channels=(32, 64, 64, 64)),
-    dit=DitConfig(layers=6, heads=4, head_dim=48, adaln_lora_dim=32, text_dim=64, text_tokens=8, max_size=(16, 32, 48)),
-    steps=20,
+    vae=LightVaeConfig(
+        encoder_channels=(64, 112), encoder_blocks=(2, 3), decoder_channels=(144, 64), decoder_blocks=(4, 3)
+    ),
+    dit=DitConfig(layers=7, heads=4, head_dim=48, adaln_lora_dim=32, text_dim=64, text_tokens=8, max_size=(16, 32, 48)),
+    steps=4,
     guidance=0.0,
     may_be_untrained=True,
 )

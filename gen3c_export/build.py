@@ -290,7 +290,7 @@ def _room(request: Request) -> int:
 def _meta_bytes(request: Request) -> Iterator[int]:
     from gen3c.generator.dit import Dit
     from gen3c.generator.text_program import TEXT_ENCODER, find_text_encoder
-    from gen3c.generator.vae import Vae
+    from gen3c.generator.vae import build_vae
     from gen3c.geometry.vggt.model import Vggt
 
     preset: Preset = request.source.preset
@@ -306,7 +306,7 @@ def _meta_bytes(request: Request) -> Iterator[int]:
         config = find_vggt(request.source.vggt, request.source.checkpoints).config
         yield from (p.numel() * 4 for p in Vggt(config, points=False).parameters())
     else:
-        yield from (p.numel() * size for p in Vae(preset.vae, preset.latent_shape[0]).parameters())
+        yield from (p.numel() * size for p in build_vae(preset.vae, preset.latent_shape[0]).parameters())
 
 
 def _assemble(

@@ -24,7 +24,7 @@ from gen3c.generator.checkpoint import (
 )
 from gen3c.generator.dit import Dit
 from gen3c.generator.vae import Vae
-from gen3c.presets import Preset
+from gen3c.presets import Preset, VaeConfig
 from gen3c.weight_files import listing, value_problem
 from gen3c_export import published
 from gen3c_export.jit_file import read_jit
@@ -107,6 +107,7 @@ def convert(
     its MD5, is warned of, and refused if `strict`. Raises InvalidInputError with all that is wrong before it writes.
     After an error or an interruption `output` is as it was.
     """
+    _cosmos(preset)
     output = output.resolve()
     inside = [path.name for _, path in sources.items() if path.resolve().is_relative_to(output)]
     if inside:
@@ -134,7 +135,7 @@ def examine(sources: Sources, preset: Preset, dtype: torch.dtype) -> Findings:
     """Read all headers, then all values, and collect what is wrong. A broken file is a problem like others."""
     with torch.device("meta"):
         dit = Dit(preset.dit).transformer.state_dict()
-        vae = Vae(preset.vae, preset.latent_shape[0]).state_dict()
+        vae = Vae(_cosmos(preset), preset.latent_shape[0]).state_dict()
     findings = Findings()
     expected = {official_dit_key(key): (key, tuple(tensor.shape)) for key, tensor in dit.items()}
     _examine_file(sources.dit, read_pt, dit_key, expected, findings.transformer, findings.problems, dtype)
@@ -146,6 +147,16 @@ def examine(sources: Sources, preset: Preset, dtype: torch.dtype) -> Findings:
         _examine_file(path, read_jit, vae_key, part, findings.vae, findings.problems, None)
     findings.statistics = _examine_statistics(sources.statistics, preset.latent_shape[0], findings.problems)
     return findings
+
+
+def _cosmos(preset: Preset) -> VaeConfig:
+    """Widths of the published tokenizer; raises InvalidInputError if `preset` has another one."""
+    if not isinstance(preset.vae, VaeConfig):
+        raise InvalidInputError(
+            f"Preset {preset.name} has a video tokenizer of its own; legal is a preset with the published one.",
+            field="preset",
+        )
+    return preset.vae
 
 
 def _belongs(key: str, archive: str) -> bool:

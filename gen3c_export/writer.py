@@ -57,7 +57,8 @@ def write_component(
 ) -> list[Output]:
     """Write a network as diffusers' `from_pretrained` reads it, in files of up to `shard_bytes`; returns the files.
 
-    Memory holds one shard. A tensor that is larger than a shard has one to itself.
+    A `config` that names another class is of a network that diffusers does not have. Memory holds one
+    shard. A tensor that is larger than a shard has one to itself.
     """
     folder = root / name
     folder.mkdir()

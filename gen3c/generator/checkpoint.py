@@ -6,7 +6,8 @@
     vae/config.json
     vae/diffusion_pytorch_model.safetensors
 
-Each component is laid out as diffusers' `from_pretrained` reads it. The statistics of the latents (16 channels x latent
+Each component is laid out as diffusers' `from_pretrained` reads it, also the light autoencoder
+(gen3c/generator/light_vae.py), which diffusers does not have. The statistics of the latents (16 channels x latent
 frames of a chunk) are numbers in the VAE's config.json, `latents_mean` and `latents_std`, flat and channel by channel:
 diffusers' pipelines read them there, while tensors of those names would be unexpected keys to `AutoencoderKLCosmos`. A
 float32 written as the shortest decimal that names it as a double comes back bit for bit.
@@ -14,7 +15,7 @@ float32 written as the shortest decimal that names it as a double comes back bit
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from gen3c.errors import InvalidInputError
 from gen3c.generator.signatures import CACHE_CHANNELS, LATENT_CHANNELS
-from gen3c.presets import DitConfig, VaeConfig
+from gen3c.presets import DitConfig, LightVaeConfig, VaeConfig
 
 ComponentName = Literal["transformer", "vae"]
 
@@ -141,8 +142,11 @@ def transformer_config(config: DitConfig) -> dict[str, Any]:
     }
 
 
-def vae_config(config: VaeConfig) -> dict[str, Any]:
-    """The arguments of diffusers' `AutoencoderKLCosmos` without the statistics, for config.json."""
+def vae_config(config: VaeConfig | LightVaeConfig) -> dict[str, Any]:
+    """What builds the network, without the statistics, for config.json: of Cosmos diffusers' arguments."""
+    if isinstance(config, LightVaeConfig):
+        sizes = {name: list(pair) for name, pair in asdict(config).items()}
+        return {"_class_name": "LightVae", "latent_channels": LATENT_CHANNELS, **sizes}
     return {
         "in_channels": 3,
         "out_channels": 3,

@@ -1,7 +1,7 @@
-"""The causal video tokenizer (Cosmos CV8x8x8) as two tensor programs.
+"""The causal video tokenizer as two tensor programs: Cosmos CV8x8x8, or our light one (gen3c/generator/light_vae.py).
 
-The network is diffusers' `AutoencoderKLCosmos`. It does not normalise; GEN3C's latents are (z - mean) / std * 0.5 with
-statistics per channel and latent frame, which live here as buffers.
+Cosmos' network is diffusers' `AutoencoderKLCosmos`. Neither normalises; GEN3C's latents are (z - mean) / std * 0.5 with
+statistics per channel and latent frame, which live beside the weights as buffers.
 """
 
 import torch
@@ -9,17 +9,18 @@ from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCos
 from torch import Tensor, nn
 
 from gen3c.errors import InvalidInputError
+from gen3c.generator.light_vae import LightVae
 from gen3c.generator.scheduler import SIGMA_DATA
 from gen3c.generator.signatures import LATENT_CHANNELS
 from gen3c.generator.vae_layers import HaarPatch, HaarUnpatch, attend_frame_by_frame, flatten_convolutions
-from gen3c.presets import VaeConfig
+from gen3c.presets import LightVaeConfig, VaeConfig
 
 FRAMES_PER_LATENT = 8
 PIXELS_PER_LATENT = 8
 
 
 class Vae(nn.Module):
-    """Both halves and the statistics. Its state dict, diffusers' plus the statistics, is the layout of checkpoints."""
+    """Cosmos: both halves and the statistics. Its state dict, diffusers' plus those, is the layout of checkpoints."""
 
     latents_mean: Tensor  # [16,t]
     latents_std: Tensor  # [16,t], > 0
@@ -42,6 +43,24 @@ class Vae(nn.Module):
         self.register_buffer("latents_mean", torch.zeros(LATENT_CHANNELS, latent_frames))
         self.register_buffer("latents_std", torch.ones(LATENT_CHANNELS, latent_frames))
 
+    @property
+    def encoding(self) -> nn.Module:
+        """Video [b,3,T,H,W] to latent [b,16,t,h,w], neither normalised; with the weights of this one."""
+        return nn.Sequential(self.encoder, self.quant_conv)
+
+    @property
+    def decoding(self) -> nn.Module:
+        """Latent [b,16,t,h,w] to video [b,3,T,H,W]; with the weights of this one."""
+        return nn.Sequential(self.post_quant_conv, self.decoder)
+
+
+AnyVae = Vae | LightVae
+
+
+def build_vae(config: VaeConfig | LightVaeConfig, latent_frames: int) -> AnyVae:
+    """The video tokenizer of a preset, with whatever weights; `latent_frames` are those of a chunk."""
+    return LightVae(config, latent_frames) if isinstance(config, LightVaeConfig) else Vae(config, latent_frames)
+
 
 class VideoEncoder(nn.Module):
     """The program `video_encoder`. It shares the weights of `vae`, and holds no others."""
@@ -49,10 +68,9 @@ class VideoEncoder(nn.Module):
     latents_mean: Tensor
     latents_std: Tensor
 
-    def __init__(self, vae: Vae) -> None:
+    def __init__(self, vae: AnyVae) -> None:
         super().__init__()
-        self.encoder = vae.encoder
-        self.quant_conv = vae.quant_conv
+        self.encoding = vae.encoding
         self.register_buffer("latents_mean", vae.latents_mean)
         self.register_buffer("latents_std", vae.latents_std)
 
@@ -67,7 +85,7 @@ class VideoEncoder(nn.Module):
             raise InvalidInputError(
                 f"The video has {frames} frames of {height}x{width}; legal are 1 + 8k frames of multiples of 8 pixels."
             )
-        z: Tensor = self.quant_conv(self.encoder(video.to(self.quant_conv.weight.dtype)))
+        z: Tensor = self.encoding(video.to(_dtype(self.encoding)))
         mean = _statistics(self.latents_mean, z)
         std = _statistics(self.latents_std, z)
         return ((z.float() - mean) / std * SIGMA_DATA).to(video.dtype)
@@ -79,10 +97,9 @@ class VideoDecoder(nn.Module):
     latents_mean: Tensor
     latents_std: Tensor
 
-    def __init__(self, vae: Vae) -> None:
+    def __init__(self, vae: AnyVae) -> None:
         super().__init__()
-        self.post_quant_conv = vae.post_quant_conv
-        self.decoder = vae.decoder
+        self.decoding = vae.decoding
         self.register_buffer("latents_mean", vae.latents_mean)
         self.register_buffer("latents_std", vae.latents_std)
 
@@ -95,7 +112,7 @@ class VideoDecoder(nn.Module):
         mean = _statistics(self.latents_mean, latent)
         std = _statistics(self.latents_std, latent)
         z = latent.float() / SIGMA_DATA * std + mean
-        video: Tensor = self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype)))
+        video: Tensor = self.decoding(z.to(_dtype(self.decoding)))
         return video.float()
 
 
@@ -103,6 +120,11 @@ def to_uint8(video: Tensor) -> Tensor:  # video: [b,3,T,H,W] float
     """Pixels in [-1,1] to bytes, [b,T,H,W,3] uint8: clamped, then truncated as the reference does."""
     scaled = (1.0 + video.float()).clamp(0.0, 2.0) / 2.0 * 255.0
     return scaled.to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    """That of its weights."""
+    return next(network.parameters()).dtype
 
 
 def _statistics(table: Tensor, latent: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ from gen3c.generator.checkpoint import (
 )
 from gen3c.generator.dit import Dit
 from gen3c.generator.signatures import LATENT_CHANNELS
-from gen3c.generator.vae import Vae
-from gen3c.presets import Preset
+from gen3c.generator.vae import AnyVae, build_vae
+from gen3c.presets import PRESETS, Preset
 from gen3c.weight_files import (
     PACKAGED,
     Provenance,
@@ -76,10 +76,10 @@ def load_vae(
     untrained_seed: int | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> tuple[Vae, Provenance]:
+) -> tuple[AnyVae, Provenance]:
     """The video tokenizer of `preset`; the rest as `load_dit`. The latent statistics stay in float32."""
     with torch.device("meta"):
-        vae = Vae(preset.vae, preset.latent_shape[0])
+        vae = build_vae(preset.vae, preset.latent_shape[0])
     component, provenance = _find(preset, "vae", directory, untrained_seed)
     if component is None:
         tensors = _untrained(vae, untrained_seed or 0, device, dtype)
@@ -111,7 +111,9 @@ def _find(
     preset: Preset, name: ComponentName, directory: Path | None, untrained_seed: int | None
 ) -> tuple[Component | None, Provenance]:
     root = directory or PACKAGED / preset.name
-    if directory is None and untrained_seed is not None and preset.may_be_untrained and not (root / name).is_dir():
+    # What ships is of the preset as it stands; a preset with other sizes has nothing in the package.
+    ships = PRESETS.get(preset.name) == preset and (root / name).is_dir()
+    if directory is None and untrained_seed is not None and preset.may_be_untrained and not ships:
         return None, Provenance(f"untrained weights (seed {untrained_seed})")
     component = require_component(preset, name, root)
     return component, Provenance(name, _digest(component, read_manifest(root)))

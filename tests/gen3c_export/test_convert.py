@@ -21,12 +21,13 @@ from gen3c_export import writer
 from gen3c_export.convert import Sources, convert
 from gen3c_export.official_keys import dit_key, vae_key
 from gen3c_export.published import PUBLISHED_MD5
+from tests.cosmos import COSMOS_VAE, TINY_COSMOS
 
-FRAMES = TINY.latent_shape[0]
+FRAMES = TINY_COSMOS.latent_shape[0]
 
 
 def run(folder: Path, output: Path, **options: object) -> Manifest:
-    return convert(Sources.find(folder / "model.pt", [folder]), output, TINY, **options)
+    return convert(Sources.find(folder / "model.pt", [folder]), output, TINY_COSMOS, **options)
 
 
 def fails(folder: Path, output: Path, **options: object) -> str:
@@ -53,14 +54,14 @@ def converted(published: Published, tmp_path_factory: pytest.TempPathFactory) ->
 
 def direct_dit(published: Published) -> Dit:
     """The network with the published weights put in by hand."""
-    dit = Dit(TINY.dit)
+    dit = Dit(TINY_COSMOS.dit)
     weights = {new: tensor for name, tensor in published.dit.items() if (new := dit_key(name))}
     dit.transformer.load_state_dict(weights)
     return dit.eval()
 
 
 def direct_vae(published: Published) -> Vae:
-    vae = Vae(TINY.vae, FRAMES)
+    vae = Vae(COSMOS_VAE, FRAMES)
     weights = {new: tensor for name, tensor in published.vae.items() if (new := vae_key(name))}
     mean, std = torch.load(published.folder / "mean_std.pt")
     statistics = {"latents_mean": mean.view(16, -1)[:, :FRAMES], "latents_std": std.view(16, -1)[:, :FRAMES]}
@@ -77,7 +78,7 @@ def column_major(tensor: torch.Tensor) -> torch.Tensor:
 def dit_inputs() -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(3)
     latent, mask, cache = (torch.randn(1, c, 2, 8, 12, generator=generator) for c in (16, 1, 64))
-    text = torch.randn(1, 8, TINY.dit.text_dim, generator=generator)
+    text = torch.randn(1, 8, TINY_COSMOS.dit.text_dim, generator=generator)
     return latent, torch.tensor([[0.3]]), mask, cache, text, torch.tensor([[24.0]])
 
 
@@ -93,7 +94,7 @@ def test_the_loaded_transformer_computes_what_the_published_weights_do(published
 
 @torch.inference_mode()
 def test_the_loaded_tokenizer_computes_what_the_published_weights_do(published: Published, converted: Path) -> None:
-    loaded, direct = load_vae(TINY, converted)[0], direct_vae(published)
+    loaded, direct = load_vae(TINY_COSMOS, converted)[0], direct_vae(published)
     video = torch.rand(1, 3, 9, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latent = VideoEncoder(loaded)(video)
     assert torch.equal(latent, VideoEncoder(direct)(video))
@@ -101,6 +102,12 @@ def test_the_loaded_tokenizer_computes_what_the_published_weights_do(published: 
     # Bit for bit, through the decimals of config.json.
     assert torch.equal(loaded.latents_mean, direct.latents_mean)
     assert torch.equal(loaded.latents_std, direct.latents_std)
+
+
+def test_a_preset_with_another_tokenizer_is_refused(published: Published, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="Preset tiny has a video tokenizer of its own"):
+        convert(Sources.find(published.folder / "model.pt", [published.folder]), tmp_path / "out", TINY)
+    assert not (tmp_path / "out").exists()
 
 
 @torch.inference_mode()
@@ -134,7 +141,7 @@ def test_diffusers_network_of_this_configuration_and_these_files_computes_the_sa
 def test_diffusers_loads_the_tokenizer(converted: Path) -> None:
     model, report = AutoencoderKLCosmos.from_pretrained(converted / "vae", output_loading_info=True)
     assert not any(report.values()), report
-    ours = load_vae(TINY, converted)[0]
+    ours = load_vae(TINY_COSMOS, converted)[0]
     video = torch.rand(1, 3, 9, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     z = model.encode(video).latent_dist.mode()
     # As diffusers' pipelines take the statistics out of the configuration.
@@ -154,15 +161,15 @@ def test_by_default_the_transformer_is_bfloat16_and_the_statistics_are_not(
     narrow = direct_dit(published).to(torch.bfloat16).float().state_dict()
     assert all(torch.equal(t, narrow[key]) for key, t in load_dit(TINY, tmp_path / "out")[0].state_dict().items())
     wide = direct_vae(published).state_dict()
-    assert all(torch.equal(t, wide[key]) for key, t in load_vae(TINY, tmp_path / "out")[0].state_dict().items())
+    assert all(torch.equal(t, wide[key]) for key, t in load_vae(TINY_COSMOS, tmp_path / "out")[0].state_dict().items())
     assert open_component(tmp_path / "out", "transformer").weight_map is None
 
 
 def test_one_archive_is_as_good_as_two(converted: Path, tmp_path: Path) -> None:
-    save_official(tmp_path / "whole", TINY, halves=False)
+    save_official(tmp_path / "whole", TINY_COSMOS, halves=False)
     manifest = run(tmp_path / "whole", tmp_path / "out", dtype=torch.float32)
     assert [source.name for source in manifest.sources] == ["model.pt", "autoencoder.jit", "mean_std.pt"]
-    first, second = (load_vae(TINY, folder)[0].state_dict() for folder in (converted, tmp_path / "out"))
+    first, second = (load_vae(TINY_COSMOS, folder)[0].state_dict() for folder in (converted, tmp_path / "out"))
     assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
 
 
@@ -190,17 +197,17 @@ def test_the_manifest_tells_what_went_in_and_what_came_out(published: Published,
     for output in manifest.outputs:
         content = on_disk[output.name].read_bytes()
         assert (output.sha256, output.size) == (hashlib.sha256(content).hexdigest(), len(content))
-    count = len(Dit(TINY.dit).transformer.state_dict())
+    count = len(Dit(TINY_COSMOS.dit).transformer.state_dict())
     assert sum(output.tensors for output in manifest.outputs if output.name.startswith("transformer/")) == count
     assert max(output.size for output in manifest.outputs) < 4_100_000
 
 
 def test_the_provenance_is_what_sha256sum_prints(converted: Path, tmp_path: Path) -> None:
-    folder, provenance = find_weights(TINY, "transformer", converted)
+    folder, provenance = find_weights(TINY_COSMOS, "transformer", converted)
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in sorted(folder.iterdir())]
     assert provenance.sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
     shutil.copytree(converted, tmp_path / "bare", ignore=shutil.ignore_patterns("manifest.json"))
-    assert find_weights(TINY, "transformer", tmp_path / "bare")[1] == provenance
+    assert find_weights(TINY_COSMOS, "transformer", tmp_path / "bare")[1] == provenance
 
 
 def test_unpublished_files_are_warned_of_and_refused_if_strict(

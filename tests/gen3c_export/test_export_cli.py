@@ -13,8 +13,9 @@ import pytest
 from official_files import Published
 
 from gen3c.generator.weights import load_dit, load_vae
-from gen3c.presets import TINY
+from gen3c.presets import PRESETS
 from gen3c_export.cli import main
+from tests.cosmos import TINY_COSMOS
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +29,11 @@ def process_as_before() -> Iterator[None]:
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
     logging.root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def a_small_preset_with_the_published_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", TINY_COSMOS)
 
 
 def options(folder: Path, output: Path, preset: str = "tiny") -> list[str]:
@@ -47,7 +53,7 @@ def test_published_files_become_a_checkpoint(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     tensors = sum(output["tensors"] for output in manifest["outputs"])
     assert f"out: {tensors} tensors" in capsys.readouterr().out
-    loaded = [load(TINY, tmp_path / "out")[0].state_dict() for load in (load_dit, load_vae)]
+    loaded = [load(TINY_COSMOS, tmp_path / "out")[0].state_dict() for load in (load_dit, load_vae)]
     assert sum(map(len, loaded)) == tensors + 2  # the statistics are in config.json
 
 
@@ -88,6 +94,7 @@ def test_a_stopped_program_says_so_and_leaves_nothing(published: Published, tmp_
     arguments = [*options(published.folder, place / "out"), "--tokenizer", f"{pipe}"]
     # As at a terminal: what a shell runs in its background ignores SIGINT, and so do its children.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from gen3c.presets import PRESETS; from tests.cosmos import TINY_COSMOS; PRESETS['tiny'] = TINY_COSMOS; "
     code += "from gen3c_export.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, "convert", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True

@@ -9,8 +9,9 @@ from official_files import LEFTOVER_BYTES, LEFTOVERS, Shapes, dit_shapes, vae_sh
 from gen3c.generator.checkpoint import STATISTICS
 from gen3c.generator.dit import Dit
 from gen3c.generator.vae import Vae
-from gen3c.presets import GEN3C_7B, TINY, Preset
+from gen3c.presets import GEN3C_7B, TINY, Preset, VaeConfig
 from gen3c_export.official_keys import dit_key, official_dit_key, official_vae_key, vae_key
+from tests.cosmos import COSMOS_VAE
 
 
 def module_shapes(module: torch.nn.Module) -> Shapes:
@@ -32,11 +33,11 @@ def test_the_published_transformer_is_ours_key_by_key(preset: Preset) -> None:
     assert {f"net.{name}" for name in published if dit_key(name)} == {official_dit_key(key) for key in ours}
 
 
-@pytest.mark.parametrize("preset", [GEN3C_7B, TINY], ids=lambda preset: preset.name)
-def test_the_published_tokenizer_is_ours_key_by_key(preset: Preset) -> None:
+@pytest.mark.parametrize("config", [GEN3C_7B.vae, COSMOS_VAE], ids=["gen3c-7b", "small"])
+def test_the_published_tokenizer_is_ours_key_by_key(config: VaeConfig) -> None:
     with torch.device("meta"):
-        ours = module_shapes(Vae(preset.vae, preset.latent_shape[0]))
-    published = vae_shapes(preset.vae)
+        ours = module_shapes(Vae(config, 4))
+    published = vae_shapes(config)
     renamed = {key: shape for name, shape in published.items() if (key := vae_key(name)) is not None}
     assert renamed == ours
     assert len(renamed) == len(published)

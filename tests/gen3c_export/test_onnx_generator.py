@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbols
-from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder
+from gen3c.generator.vae import AnyVae, Vae, VideoDecoder, VideoEncoder
 from gen3c.generator.weights import load_dit, load_vae
 from gen3c.presets import TINY
 from gen3c.program import LocalProgram, Signature, TensorSpec
 from gen3c_export.onnx_file import FUSED_OPSET, OPSET, export_onnx
+from tests.cosmos import TINY_COSMOS
 
 # Warnings of torch about its own code.
 pytestmark = [
@@ -70,9 +71,14 @@ def dit() -> nn.Module:
     return load_dit(TINY, untrained_seed=0)[0]
 
 
-@pytest.fixture(scope="module")
-def vae() -> Vae:
-    return load_vae(TINY, untrained_seed=0)[0]
+@pytest.fixture(scope="module", params=[TINY, TINY_COSMOS], ids=["light", "cosmos"])
+def vae(request: pytest.FixtureRequest) -> AnyVae:
+    return load_vae(request.param, untrained_seed=0)[0]
+
+
+def attentions(vae: AnyVae) -> int:
+    """Of either half: Cosmos has one in space and one in time."""
+    return 2 if isinstance(vae, Vae) else 0
 
 
 @pytest.fixture(scope="module")
@@ -102,23 +108,23 @@ def test_the_transformer_is_made_of_whole_operators(dit_file: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "runtime"), [({}, "onnxruntime"), (ONE_FRAME, "onnxruntime"), (ONE_FRAME, "tensorrt")]
 )
-def test_the_encoder(sizes: dict[str, int], runtime: str, vae: Vae, tmp_path: Path) -> None:
+def test_the_encoder(sizes: dict[str, int], runtime: str, vae: AnyVae, tmp_path: Path) -> None:
     path, encoder = tmp_path / "encoder.onnx", VideoEncoder(vae)
     example = inputs(VIDEO_ENCODER, symbols(TINY) | sizes, seed=0)
     export_onnx(encoder, VIDEO_ENCODER, example, path, runtime=runtime)  # type: ignore[arg-type]
     assert difference(encoder, VIDEO_ENCODER, path, symbols(TINY) | sizes) < TOLERANCE
     assert opset(path) == [("", OPSET if runtime == "tensorrt" else FUSED_OPSET)]
     found = operators(path)
-    assert found["Attention"] == (0 if runtime == "tensorrt" else 2)
+    assert found["Attention"] == (0 if runtime == "tensorrt" else attentions(vae))
     assert found["GroupNormalization"] == 0
 
 
-def test_the_decoder(vae: Vae, tmp_path: Path) -> None:
+def test_the_decoder(vae: AnyVae, tmp_path: Path) -> None:
     path, decoder = tmp_path / "decoder.onnx", VideoDecoder(vae)
     export_onnx(decoder, VIDEO_DECODER, inputs(VIDEO_DECODER, symbols(TINY), seed=0), path, runtime="onnxruntime")
     # Bytes: one in ten thousand falls on the other side of a whole number.
     assert difference(decoder, VIDEO_DECODER, path, symbols(TINY)) < 1e-4
-    assert operators(path)["Attention"] == 2
+    assert operators(path)["Attention"] == attentions(vae)
 
 
 class Modulated(nn.Module):

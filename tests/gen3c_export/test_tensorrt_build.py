@@ -17,23 +17,25 @@ from torch import Tensor, nn
 
 from gen3c.generator.dit import Dit
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER, symbols
-from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder
+from gen3c.generator.vae import AnyVae, VideoDecoder, VideoEncoder, build_vae
 from gen3c.geometry.vggt.block import Block
 from gen3c.geometry.vggt.model import Vggt, VggtProgram
 from gen3c.geometry.vggt.rope import patch_positions, rope_tables
 from gen3c.geometry.vggt.signature import VGGT
-from gen3c.presets import GEN3C_7B, TINY, VGGT_1B, VGGT_TINY, DitConfig
+from gen3c.presets import GEN3C_7B, TINY, VGGT_1B, VGGT_TINY, DitConfig, LightVaeConfig, VaeConfig
 from gen3c.program import Signature, TensorSpec
 from gen3c.weight_files import HeldWeight, LazyTensor
 from gen3c_export.onnx_file import export_onnx
 from gen3c_export.onnx_stream import OPSET, export_onnx_streamed
 from gen3c_export.tensorrt_engine import Engine, Profile, build_engine, plan_name
+from tests.cosmos import COSMOS_VAE
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")]
 
 ADA = (8, 9)  # built for whatever GPU is here
 FRAMES = (1, 3, 12)  # least, typical and most that a plan is made for
 BATCH = (1, 1, 2)  # without and with guidance
+TOKENIZERS = pytest.mark.parametrize("config", [TINY.vae, COSMOS_VAE], ids=["light", "cosmos"])
 
 ROWS, COLUMNS = 12, 20  # patches
 TOKENS = VGGT_1B.special_tokens + ROWS * COLUMNS
@@ -93,9 +95,9 @@ def noise(module: nn.Module) -> dict[str, LazyTensor]:
     }
 
 
-def empty_vae() -> Vae:
-    """The tokenizer of `tiny` as it is on a GPU; call it on the meta device."""
-    vae = Vae(TINY.vae, TINY.latent_shape[0]).to(torch.bfloat16)
+def empty_vae(config: VaeConfig | LightVaeConfig) -> AnyVae:
+    """A tokenizer as it is on a GPU; call it on the meta device."""
+    vae = build_vae(config, TINY.latent_shape[0]).to(torch.bfloat16)
     vae.latents_mean, vae.latents_std = vae.latents_mean.float(), vae.latents_std.float()
     return vae
 
@@ -143,17 +145,19 @@ def test_a_block_of_the_released_width_builds_with_both_ends_of_the_network(
     build(trt, tmp_path / "dit.onnx", [{"batch": BATCH}])
 
 
-def test_the_encoder_builds(trt: Any, tmp_path: Path) -> None:
+@TOKENIZERS
+def test_the_encoder_builds(config: VaeConfig | LightVaeConfig, trt: Any, tmp_path: Path) -> None:
     with torch.device("meta"):
-        encoder = VideoEncoder(empty_vae())
+        encoder = VideoEncoder(empty_vae(config))
     path = tmp_path / "encoder.onnx"
     export_onnx_streamed(encoder, VIDEO_ENCODER, symbols(TINY), path, weights=noise(encoder))
     build(trt, path)
 
 
-def test_the_decoder_builds_and_gives_bytes(trt: Any, tmp_path: Path) -> None:
+@TOKENIZERS
+def test_the_decoder_builds_and_gives_bytes(config: VaeConfig | LightVaeConfig, trt: Any, tmp_path: Path) -> None:
     with torch.device("meta"):
-        decoder = VideoDecoder(empty_vae())
+        decoder = VideoDecoder(empty_vae(config))
     path = tmp_path / "decoder.onnx"
     export_onnx_streamed(decoder, VIDEO_DECODER, symbols(TINY), path, weights=noise(decoder))
     build(trt, path)

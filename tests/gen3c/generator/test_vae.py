@@ -2,14 +2,20 @@ import pytest
 import torch
 
 from gen3c.errors import InvalidInputError
-from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder, to_uint8
+from gen3c.generator.vae import AnyVae, VideoDecoder, VideoEncoder, to_uint8
 from gen3c.generator.weights import load_vae
-from gen3c.presets import TINY
+from gen3c.presets import TINY, Preset
+from tests.cosmos import TINY_COSMOS
+
+
+@pytest.fixture(scope="module", params=[TINY, TINY_COSMOS], ids=["light", "cosmos"])
+def preset(request: pytest.FixtureRequest) -> Preset:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def vae() -> Vae:
-    return load_vae(TINY, untrained_seed=0)[0]
+def vae(preset: Preset) -> AnyVae:
+    return load_vae(preset, untrained_seed=0)[0]
 
 
 def video(frames: int = 25) -> torch.Tensor:
@@ -25,13 +31,14 @@ def test_a_latent_depends_on_no_later_frame(vae):
     assert (before[:, :, 2] - after[:, :, 2]).abs().max() > 0.01
 
 
-def test_statistics_are_per_channel_and_latent_frame(vae):
+def test_statistics_are_per_channel_and_latent_frame(vae, preset):
     plain = VideoEncoder(vae)(video())
-    shifted, _ = load_vae(TINY, untrained_seed=0)
+    shifted, _ = load_vae(preset, untrained_seed=0)
     shifted.latents_mean[3, 1], shifted.latents_std[3, 1] = 0.5, 2.0
     latent = VideoEncoder(shifted)(video())
     expected = plain.clone()
-    expected[:, 3, 1] = (plain[:, 3, 1] / 0.5 - 0.5) / 2.0 * 0.5
+    raw = plain[:, 3, 1] / 0.5 * vae.latents_std[3, 1] + vae.latents_mean[3, 1]
+    expected[:, 3, 1] = (raw - 0.5) / 2.0 * 0.5
     torch.testing.assert_close(latent, expected)
     decoded, again = VideoDecoder(vae).decode(plain), VideoDecoder(shifted).decode(latent)
     torch.testing.assert_close(decoded, again, atol=1e-4, rtol=0)

@@ -9,9 +9,10 @@ from diffusers.models.autoencoders.autoencoder_kl_cosmos import (
     CosmosUnpatcher3d,
 )
 
+from gen3c.generator.vae import Vae
 from gen3c.generator.vae_layers import FlatCausalConv, FrameAttention, HaarPatch, HaarUnpatch, attend_frame_by_frame
 from gen3c.generator.weights import load_vae
-from gen3c.presets import TINY
+from tests.cosmos import COSMOS_VAE, TINY_COSMOS
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -43,9 +44,10 @@ def test_a_full_kernel_is_refused():
 
 
 def test_the_whole_tokenizer_equals_diffusers_with_the_same_state_dict():
-    vae, _ = load_vae(TINY, untrained_seed=0)
+    vae, _ = load_vae(TINY_COSMOS, untrained_seed=0)
+    assert isinstance(vae, Vae)
     twin = AutoencoderKLCosmos(
-        encoder_block_out_channels=TINY.vae.encoder_channels, decode_block_out_channels=TINY.vae.decoder_channels
+        encoder_block_out_channels=COSMOS_VAE.encoder_channels, decode_block_out_channels=COSMOS_VAE.decoder_channels
     )
     twin.load_state_dict({key: value for key, value in vae.state_dict().items() if not key.startswith("latents_")})
     video = noise(1, 3, 9, 32, 48)

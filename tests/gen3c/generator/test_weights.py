@@ -12,7 +12,8 @@ from gen3c.generator.checkpoint import INDEX, STATISTICS, WEIGHTS, config_proble
 from gen3c.generator.dit import Dit
 from gen3c.generator.vae import Vae, VideoDecoder, VideoEncoder
 from gen3c.generator.weights import load_dit, load_vae
-from gen3c.presets import GEN3C_7B, TINY
+from gen3c.presets import GEN3C_7B, TINY, Preset
+from tests.cosmos import TINY_COSMOS
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +22,8 @@ def nothing_packaged(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "PACKAGED", tmp_path / "package")
 
 
-def vae_state(seed: int = 0) -> dict[str, torch.Tensor]:
-    return load_vae(TINY, untrained_seed=seed)[0].state_dict()
+def vae_state(seed: int = 0, preset: Preset = TINY) -> dict[str, torch.Tensor]:
+    return load_vae(preset, untrained_seed=seed)[0].state_dict()
 
 
 def dit_state() -> dict[str, torch.Tensor]:
@@ -72,11 +73,11 @@ def test_shards_are_as_good_as_one_file(tmp_path):
 def test_narrow_weights_keep_the_statistics_in_float32():
     state = load_vae(TINY, untrained_seed=0, dtype=torch.bfloat16)[0].state_dict()
     assert state["latents_std"].dtype == torch.float32
-    assert state["quant_conv.weight"].dtype == torch.bfloat16
+    assert state["encoder.stem.weight"].dtype == torch.bfloat16
 
 
 def test_all_problems_of_a_component_are_listed(tmp_path):
-    state = vae_state()
+    state = vae_state(preset=TINY_COSMOS)
     del state["quant_conv.bias"]
     state["extra"] = torch.zeros(1)
     state["latents_mean"] = torch.zeros(16, 16)
@@ -84,9 +85,9 @@ def test_all_problems_of_a_component_are_listed(tmp_path):
     state["post_quant_conv.bias"] = torch.full((16,), torch.nan)
     state["post_quant_conv.weight"] = torch.full((16, 16, 1, 1), -torch.inf)
     state["decoder.norm_out.norm.bias"] = torch.zeros(32, dtype=torch.int32)
-    change_config(save_vae(tmp_path, TINY, state), num_layers=3)
+    change_config(save_vae(tmp_path, TINY_COSMOS, state), num_layers=3)
     with pytest.raises(InvalidInputError) as error:
-        load_vae(TINY, tmp_path)
+        load_vae(TINY_COSMOS, tmp_path)
     for part in (
         "does not fit tiny (9 problems)",
         "config.json: num_layers is 3, legal is 2",
@@ -100,6 +101,20 @@ def test_all_problems_of_a_component_are_listed(tmp_path):
         "decoder.norm_out.norm.bias is I32, legal are F32, F16, BF16",
     ):
         assert part in str(error.value)
+
+
+def test_another_kind_of_tokenizer_is_named(tmp_path):
+    save_vae(tmp_path, TINY_COSMOS, vae_state(preset=TINY_COSMOS))
+    with pytest.raises(InvalidInputError) as error:
+        load_vae(TINY, tmp_path)
+    assert 'config.json: _class_name is null, legal is "LightVae"' in str(error.value)
+    assert "config.json: decoder_blocks is null, legal is [4, 3]" in str(error.value)
+
+
+def test_other_sizes_of_the_light_tokenizer_are_named(tmp_path):
+    change_config(save_vae(tmp_path, TINY, vae_state()), encoder_channels=[32, 64])
+    with pytest.raises(InvalidInputError, match=r"encoder_channels is \[32, 64\], legal is \[64, 112\]"):
+        load_vae(TINY, tmp_path)
 
 
 def renamed(folder: Path) -> None:
@@ -236,16 +251,17 @@ def test_packaged_weights_come_before_untrained_ones(tmp_path):
     save_vae(tmp_path / "package" / "tiny", TINY, state)
     loaded, provenance = load_vae(TINY, untrained_seed=0)
     assert provenance.source == "vae"
-    assert torch.equal(loaded.quant_conv.weight, state["quant_conv.weight"])
+    assert torch.equal(loaded.state_dict()["encoder.stem.weight"], state["encoder.stem.weight"])
     assert load_dit(TINY, untrained_seed=0)[1].source == "untrained weights (seed 0)"
 
 
-def test_untrained_networks_are_sane():
-    vae, _ = load_vae(TINY, untrained_seed=0)
+@pytest.mark.parametrize("preset", [TINY, TINY_COSMOS], ids=["light", "cosmos"])
+def test_untrained_networks_are_sane(preset):
+    vae, _ = load_vae(preset, untrained_seed=0)
     video = torch.rand(1, 3, 9, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
-        z = vae.quant_conv(vae.encoder(video))
-        decoded = vae.decoder(vae.post_quant_conv(z))
+        z = vae.encoding(video)
+        decoded = vae.decoding(z)
     assert 0.1 < z.std() < 3
     assert 0.1 < decoded.std() < 3
 
@@ -314,10 +330,10 @@ def test_large_integers_are_numbers(tmp_path):
 def test_values_that_the_type_in_use_cannot_hold_are_refused(tmp_path, value, stored, dtype):
     dit, vae = dit_state(), vae_state()
     dit["time_embed.norm.weight"] = dit["time_embed.norm.weight"].index_fill(0, torch.tensor([7]), value).to(stored)
-    vae["quant_conv.bias"] = vae["quant_conv.bias"].index_fill(0, torch.tensor([7]), value).to(stored)
+    vae["encoder.head.bias"] = vae["encoder.head.bias"].index_fill(0, torch.tensor([7]), value).to(stored)
     save_transformer(tmp_path, TINY, dit)
     save_vae(tmp_path, TINY, vae)
-    for load, key in ((load_dit, "time_embed.norm.weight"), (load_vae, "quant_conv.bias")):
+    for load, key in ((load_dit, "time_embed.norm.weight"), (load_vae, "encoder.head.bias")):
         with pytest.raises(InvalidInputError) as error:
             load(TINY, tmp_path, dtype=dtype)
         assert f"{key} has values beyond the range of {str(dtype).removeprefix('torch.')}" in str(error.value)

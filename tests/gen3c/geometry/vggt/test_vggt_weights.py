@@ -326,7 +326,7 @@ def test_another_network_is_refused_with_the_sizes_that_are_known(path: Path, co
     with pytest.raises(InvalidInputError) as error:
         find_vggt(path)  # before anything is loaded
     assert error.value.field == "checkpoint"
-    for part in (f"{path} is no VGGT", found, "[1, 2, 1, 1024] (VGGT-1B)", "[1, 2, 1, 144] (VGGT-tiny)"):
+    for part in (f"{path} is no VGGT", found, "[1, 2, 1, 1024] (VGGT-1B)", "[1, 2, 1, 160] (VGGT-tiny)"):
         assert part in str(error.value)
 
 
