@@ -1,0 +1,77 @@
+"""What the autoencoder is trained on, and that it learns; the worlds are replaced by noise that moves."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gen3c.generator.light_vae import LightVae, initialise
+from training import vae as training
+from training.linear_code import LinearCode
+from training.run import Run
+from training.vae_data import HOLED, MASKS, as_video, seen_masks, training_videos
+
+
+def clips(n: int, seed: int = 0) -> Tensor:
+    """[n,9,48,64,3] uint8: smooth noise that moves two pixels a frame."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 3, 12, 20, generator=generator)
+    wide = torch.nn.functional.interpolate(coarse, (48, 80), mode="bilinear")
+    frames = torch.stack([wide[..., 2 * i : 2 * i + 64] for i in range(9)], dim=1)
+    return (frames * 255).to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()
+
+
+def test_samples_are_pictures_pictures_with_holes_and_masks() -> None:
+    n = 50
+    video = training_videos(clips(n), (32, 40), torch.Generator().manual_seed(0))
+    assert video.shape == (n, 3, 9, 32, 40)
+    assert -1 <= video.min() <= video.max() <= 1
+    holed, masks = round(n * HOLED), round(n * MASKS)
+    assert (video[:holed] == -1).all(1).any((1, 2, 3)).float().mean() > 0.5
+    grey = video[holed : holed + masks]
+    assert (grey.abs() == 1).all()
+    assert (grey == grey[:, :1]).all()
+    assert video[holed + masks :].std() > 0.1
+
+
+def test_a_generator_decides_the_samples() -> None:
+    first, second, other = (training_videos(clips(8), (32, 40), torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_masks_show_much_and_hide_something() -> None:
+    seen = seen_masks(64, (25, 64, 96), torch.Generator().manual_seed(0)).float().mean((1, 2, 3, 4))
+    assert 0.6 < seen.mean() < 0.95
+    assert seen.min() < 0.5
+
+
+def test_it_gets_better_than_the_linear_code_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: None)
+    video = as_video(clips(2))[..., :32, :32]
+    vae = LightVae(training.TINY.vae, 4)  # type: ignore[arg-type]
+    initialise(vae, torch.Generator().manual_seed(0))
+    basis = torch.linalg.qr(torch.randn(1536, 16, generator=torch.Generator().manual_seed(0)))[0].T
+    code = LinearCode(torch.zeros(1536), basis, torch.ones(16))
+    vae.set_linear_code(code.mean, code.basis, code.std)
+    vae.encoder.linear.requires_grad_(False)
+    vae.decoder.linear.requires_grad_(False)
+    args = argparse.Namespace(directory=tmp_path, minutes=5, part_minutes=5, seed=0)
+    run = Run("vae", vae, args, lr=1e-3, warmup=3)
+    before = training.psnr(vae.decoder(vae.encoder(video)), video).mean()
+    torch.testing.assert_close(before, training.psnr(code.decode(code.encode(video)), video).mean(), atol=0.01, rtol=0)
+    for _ in range(12):
+        noise = training.latent_noise(video, run.generator)
+        loss, mse = training.loss_of(vae, video, noise)
+        run.optimise(loss, mse=mse)
+    with torch.no_grad():
+        after = training.psnr(vae.decoder(vae.encoder(video)), video).mean()
+    assert after > before + 0.1
+    vae.latents_std.fill_(0.5)
+    run.save()
+    loaded = training.load_trained(tmp_path)
+    assert (loaded.latents_std == 0.5).all()
+    assert torch.equal(loaded.encoder.linear.weight, vae.encoder.linear.weight.half().float())
+    assert not any(p.requires_grad for p in loaded.parameters())
