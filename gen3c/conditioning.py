@@ -38,7 +38,7 @@ class Cameras:
 class ConditionOptions:
     """How views become a condition."""
 
-    fusion: FusionMode = "coverage_max"
+    fusion: FusionMode = "ranked_concat"
     foreground_masking: bool = False
     min_confidence: float = 0.1
     preview_fps: float | None = None  # make a small video of every rendering

@@ -145,7 +145,7 @@ class JobSpec(_Strict):
     path: NamedPath | None = Field(None, description="omitted, and no cameras: NamedPath's defaults")
     cameras: CameraFile | None = Field(None, description="an explicit path, instead of `path`")
     num_frames: int | None = Field(None, ge=1, description="output frames: chunk + k*(chunk-1); omitted: one chunk")
-    fusion: FusionMode = "coverage_max"
+    fusion: FusionMode = "ranked_concat"
     foreground_masking: bool = False
     seed: int = Field(1, ge=0, lt=2**32)
     steps: int | None = Field(None, ge=1, le=1000, description="denoising steps; omitted: the preset's")
