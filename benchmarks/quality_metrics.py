@@ -3,20 +3,15 @@
 A map holds a value for every pixel, so that one computation serves all kinds of pixels: `mean_over` takes those wanted.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gen3c.cameras import unproject
-from gen3c.splat import project
+from training.motion import SLACK, Motion
 
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5  # px
 _LUMA = (0.299, 0.587, 0.114)  # BT.601
 LEAST_PIXELS = 0.005  # share of a video below which a kind of pixels says nothing of it
-_SLACK = 0.01  # px, and of a pixel's weight: for rounding
-SAME_DEPTH = 0.02  # relative difference up to which two depths are of one point
 
 
 def squared_error(video: Tensor, truth: Tensor) -> Tensor:
@@ -62,32 +57,6 @@ def decibel(error: float | None) -> float | None:
     return None if error is None else float(-10 * torch.log10(torch.tensor(max(error, 1e-10), dtype=torch.float64)))
 
 
-@dataclass(frozen=True)
-class Motion:
-    """Where the surface points of frame i are in frame i+1, for t-1 pairs of frames."""
-
-    grid: Tensor  # [t-1,h,w,2] of torch's grid_sample
-    visible: Tensor  # [t-1,h,w] bool: the same surface is there, and all around the point
-
-
-def motion(depth: Tensor, w2c: Tensor, K: Tensor) -> Motion:
-    """From exact z-depth [t,h,w] and cameras w2c [t,4,4], K [3,3]."""
-    height, width = depth.shape[1:]
-    pairs = len(depth) - 1
-    points = unproject(depth[:-1], w2c[:-1], K.expand(pairs, -1, -1))
-    pixels, z = project(points, w2c[1:], K.expand(pairs, -1, -1))
-    last = torch.tensor([width - 1, height - 1], device=depth.device)
-    inside = (z > 0) & ((pixels >= -_SLACK) & (pixels <= last + _SLACK)).all(-1)
-    grid = pixels / last * 2 - 1
-    # All four pixels that the colour is interpolated from must show the surface.
-    near, far = -F.max_pool2d(-depth[1:, None], 2, 1), F.max_pool2d(depth[1:, None], 2, 1)
-    corner = torch.minimum(pixels.floor().nan_to_num(0.0).clamp(min=0), last - 1).long()
-    index = (corner[..., 1] * (width - 1) + corner[..., 0]).flatten(1)
-    near, far = (d.flatten(1).gather(1, index).view_as(z) for d in (near, far))
-    same = (near >= z * (1 - SAME_DEPTH)) & (far <= z * (1 + SAME_DEPTH))
-    return Motion(grid, inside & same)
-
-
 def flicker_map(video: Tensor, moved: Motion) -> Tensor:
     """|difference| of colours [0,1] along true correspondences, [t-1,h,w]; means something where they are visible."""
     after = F.grid_sample(video[1:], moved.grid, mode="bilinear", padding_mode="border", align_corners=True)
@@ -98,7 +67,7 @@ def lasting(covered: Tensor, moved: Motion) -> Tensor:
     """Points [t-1,h,w] that are visible in both frames and covered in both by a mask [t,h,w] bool."""
     floats = covered[1:, None].float()
     after = F.grid_sample(floats, moved.grid, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
-    return moved.visible & covered[:-1] & (after > 1 - _SLACK)
+    return moved.visible & covered[:-1] & (after > 1 - SLACK)
 
 
 def rotation_error(estimated: Tensor, true: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from gen3c.fusion import FUSION_MODES, FusionMode
 from gen3c.geometry.types import Geometry
 from gen3c.scene import Scene
 from training.linear_code import LinearCode
+from training.motion import motion
 
 PERCEPTUAL_EVERY = 3  # frames; the network's distance is the slowest of all measures
 # Of every row, in this order: over all pixels, those that some view shows, those that none does; along correspondences,
@@ -36,7 +37,7 @@ class Truth:
     def __init__(self, case: Case, perceptual: PerceptualDistance) -> None:
         self._perceptual = perceptual
         self.video = as_pictures(case.truth)[1:]
-        self.moved = metrics.motion(case.depth[1:], case.w2c[1:], case.K)
+        self.moved = motion(case.depth[1:], case.w2c[1:], case.K)
         seen = case.seen[1:]
         self.kinds = {"all": torch.ones_like(seen), "seen": seen, "unseen": ~seen}
         self._features = perceptual.features(self.video[PERCEPTUAL_EVERY - 1 :: PERCEPTUAL_EVERY])

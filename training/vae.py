@@ -4,7 +4,8 @@
 
 It starts from the best linear code (training/linear_code.py), which stays as it is while the residual networks learn;
 with --initial it starts from the weights of another run, and --freeze-encoder then trains the decoder alone. Loss: the
-logarithm of each sample's mean squared error, whose mean is PSNR, and the error's differences along x, y and time.
+logarithm of each sample's mean squared error, whose mean is PSNR, and the error's differences along x, y, time and the
+motion of surfaces.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from gen3c.generator.light_vae import LightVae, initialise
 from gen3c.generator.signatures import LATENT_CHANNELS
 from gen3c.presets import TINY, LightVaeConfig
 from training.linear_code import LinearCode, fit
+from training.motion import unsteadiness
 from training.replay import Replay
 from training.run import STATE, Run, load_weights, parse
 from training.scenes import draw_worlds
@@ -46,7 +48,7 @@ def main() -> None:
     worlds = WorldStream(run.seeds, RENDERED, run.device, workers=args.workers)
     began = time.monotonic()
     for _ in range(math.ceil(args.first / RENDERED)):
-        clips.add({"rgb": draw_clips(*worlds.next(), SIZE)})
+        clips.add(draw_clips(*worlds.next(), SIZE))
     if run.device.type == "cuda":
         torch.cuda.synchronize()
     run.log(clips=len(clips), seconds_to_draw=round(time.monotonic() - began, 1))
@@ -57,22 +59,28 @@ def main() -> None:
     step_loss = torch.compile(loss_of, dynamic=False) if args.compile and run.device.type == "cuda" else loss_of
     for step in run.steps():
         if step % args.refresh == 0:
-            clips.add({"rgb": draw_clips(*worlds.next(), SIZE)})
-        sample = clips.sample(args.batch, run.generator)["rgb"]
+            clips.add(draw_clips(*worlds.next(), SIZE))
+        sample = clips.sample(args.batch, run.generator)
         with torch.no_grad():
-            video = training_videos(sample, tuple(args.crop), run.generator)
+            video, shift = training_videos(sample, tuple(args.crop), run.generator)
             noise = latent_noise(video, run.generator)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.device.type == "cuda"):
-            loss, mse = step_loss(vae, video, noise)
-        run.optimise(loss, mse=mse)
+            loss, mse, unsteady = step_loss(vae, video, shift, noise, args.steady)
+        run.optimise(loss, mse=mse, unsteady=unsteady)
         checker.check_sometimes()
     worlds.close()
     checker.check()
     run.save()  # with the statistics of the last weights
 
 
-def loss_of(vae: LightVae, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, and the mean squared error on [-1,1]; video [n,3,T,h,w], noise as the latents."""
+def loss_of(
+    vae: LightVae,
+    video: Tensor,  # [n,3,T,h,w]
+    shift: Tensor,  # [n,T-1,h,w,2] of its points in pixels (training.motion.shifts)
+    noise: Tensor,  # as the latents
+    steady: float,  # weight of how the error changes along the motion, which is flicker
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, the mean squared error on [-1,1], and the error's mean change along the motion."""
     z = vae.encoder(video)
     decoded = vae.decoder(z + noise.to(z.dtype))
     error = decoded.float() - video
@@ -80,7 +88,8 @@ def loss_of(vae: LightVae, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
     loss = 0.1 * (mse + 1e-4).log().mean() + 1e-6 * z.float().square().mean()
     for axis in (2, 3, 4):
         loss = loss + 0.1 * error.diff(dim=axis).abs().mean()
-    return loss, mse.mean()
+    changing = unsteadiness(error, shift)
+    return loss + steady * changing, mse.mean(), changing
 
 
 def latent_noise(video: Tensor, generator: torch.Generator) -> Tensor:  # [n,3,T,h,w]
@@ -112,7 +121,7 @@ class Checker:
         seeds = list(VALIDATION_SEEDS)[:count]
         for i in range(0, count, RENDERED):
             part = seeds[i : i + RENDERED]
-            drawn = draw_clips(part, draw_worlds(part, run.device), SIZE)
+            drawn = draw_clips(part, draw_worlds(part, run.device), SIZE)["rgb"]
             self._videos += as_video(drawn).split(1)
         masks = seen_masks(8, self._videos[0].shape[2:], generator)
         self._masks = list((masks * 2.0 - 1.0).expand(-1, 3, -1, -1, -1).split(1))
@@ -211,12 +220,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder; the latents stay the same")
     parser.add_argument("--train-linear", action="store_true", help="train the linear paths too")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--steady", type=float, default=0.3, help="weight of the error's change along the motion")
     parser.add_argument("--batch", type=int, default=32, help="samples of a step and process")
     parser.add_argument("--crop", type=int, nargs=2, default=(128, 192), help="height and width of a sample, px")
     parser.add_argument("--refresh", type=int, default=20, help="steps between two drawings of 16 clips")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw worlds ahead")
     parser.add_argument("--first", type=int, default=200, help="clips drawn before the first step")
-    parser.add_argument("--capacity", type=int, default=3000, help="clips kept on the device, 4.6 MB each")
+    parser.add_argument("--capacity", type=int, default=3000, help="clips kept on the device, 10.5 MB each")
     parser.add_argument("--checked", type=int, default=_CHECKED, help="validation clips")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
 

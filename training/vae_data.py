@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.motion import motion, shifts
 from training.scenes import Worlds, render
 from training.shots import draw_shots
 
@@ -13,10 +14,14 @@ HOLED, MASKS = 0.12, 0.10  # shares of the samples
 _GAMMA, _GAIN, _TINT = 0.35, 0.25, 0.08  # spread of logarithms, in half the samples
 
 
-def draw_clips(seeds: Sequence[int], worlds: Worlds, size: tuple[int, int]) -> Tensor:
-    """The target pictures of one shot in each of the seeds' worlds, [n,25,h,w,3] uint8."""
+def draw_clips(seeds: Sequence[int], worlds: Worlds, size: tuple[int, int]) -> dict[str, Tensor]:
+    """The target pictures of one shot in each of the seeds' worlds, rgb [n,25,h,w,3] uint8, and how points move in
+    them, shift [n,24,h,w,2] (training.motion.shifts).
+    """
     shots = draw_shots(worlds, seeds, size)
-    return render(worlds, shots.targets, shots.K, size, samples=2).rgb
+    seen = render(worlds, shots.targets, shots.K, size, samples=2)
+    moved = [shifts(motion(depth, w2c, K)) for depth, w2c, K in zip(seen.depth, shots.targets, shots.K, strict=True)]
+    return {"rgb": seen.rgb, "shift": torch.stack(moved)}
 
 
 def as_video(clips: Tensor) -> Tensor:  # [n,T,h,w,3] uint8
@@ -24,25 +29,30 @@ def as_video(clips: Tensor) -> Tensor:  # [n,T,h,w,3] uint8
     return clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def training_videos(clips: Tensor, crop: tuple[int, int], generator: torch.Generator) -> Tensor:
+def training_videos(
+    clips: dict[str, Tensor], crop: tuple[int, int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Samples of the shares above, the rest whole pictures.
 
     Args:
-        clips: [n,T,H,W,3] uint8.
+        clips: of `draw_clips`: rgb [n,T,H,W,3] and shift [n,T-1,H,W,2].
         crop: height and width of a sample, multiples of 8.
         generator: on the device of the clips.
 
     Returns:
-        [n,3,T,h,w] float32 in [-1,1].
+        [n,3,T,h,w] float32 in [-1,1], and its shifts [n,T-1,h,w,2], NaN in those that are no whole pictures, or run
+        backwards.
     """
-    n = len(clips)
-    video = as_video(_windows(clips, crop, generator))
+    n = len(clips["rgb"])
+    rgb, shift = _windows(clips["rgb"], clips["shift"], crop, generator)
+    video = as_video(rgb)
     video = torch.cat([video[: n // 2], _recoloured(video[n // 2 :], generator)])
     holed, masks = round(n * HOLED), round(n * MASKS)
     seen = seen_masks(holed + masks, video.shape[2:], generator)
     pictures = torch.where(seen[:holed], video[:holed], -1.0)
     grey = (seen[holed:] * 2.0 - 1.0).expand(-1, 3, -1, -1, -1)
-    return torch.cat([pictures, grey, video[holed + masks :]])
+    shift[: holed + masks] = torch.nan
+    return torch.cat([pictures, grey, video[holed + masks :]]), shift
 
 
 def seen_masks(n: int, size: Sequence[int], generator: torch.Generator) -> Tensor:  # size: T, h, w
@@ -65,17 +75,23 @@ def _smooth_noise(n: int, size: Sequence[int], side: int, generator: torch.Gener
     return F.interpolate(coarse, (t, h, w), mode="trilinear", align_corners=True)
 
 
-def _windows(clips: Tensor, crop: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """A window of each clip, [n,T,h,w,3], anywhere; half mirrored, half reversed in time, a tenth upside down."""
+def _windows(clips: Tensor, moves: Tensor, crop: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A window of each clip, [n,T,h,w,3], anywhere; half mirrored, half reversed in time, a tenth upside down.
+
+    And of its shifts, [n,T-1,h,w,2], which say nothing of reversed time.
+    """
     n, count, height, width = clips.shape[:4]
     device = clips.device
     frames = _flipped(torch.arange(count, device=device).expand(n, -1), 0.5, generator)
     rows = _flipped(_span(n, height, crop[0], generator), 0.1, generator)
     columns = _flipped(_span(n, width, crop[1], generator), 0.5, generator)
-    sample = torch.arange(n, device=device)
-    return clips[
-        sample[:, None, None, None], frames[:, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
-    ]
+    sample = torch.arange(n, device=device)[:, None, None, None]
+    place = rows[:, None, :, None], columns[:, None, None, :]
+    mirrored = torch.stack((_is_flipped(columns), _is_flipped(rows)), dim=-1)  # [n,2], of x and y
+    shift = moves[sample, torch.arange(count - 1, device=device)[None, :, None, None], *place]
+    shift = torch.where(mirrored[:, None, None, None], -shift, shift)
+    shift = torch.where(_is_flipped(frames)[:, None, None, None, None], torch.nan, shift)
+    return clips[sample, frames[:, :, None, None], *place], shift
 
 
 def _span(n: int, whole: int, length: int, generator: torch.Generator) -> Tensor:
@@ -87,6 +103,11 @@ def _span(n: int, whole: int, length: int, generator: torch.Generator) -> Tensor
 def _flipped(index: Tensor, share: float, generator: torch.Generator) -> Tensor:  # [n,length]
     """That share of the rows in reverse."""
     return torch.where(_uniform((len(index), 1), generator) < share, index.flip(1), index)
+
+
+def _is_flipped(index: Tensor) -> Tensor:  # [n,length]
+    """Which rows are in reverse, [n] bool."""
+    return index[:, 0] > index[:, -1]
 
 
 def _recoloured(video: Tensor, generator: torch.Generator) -> Tensor:  # [n,3,T,h,w]

@@ -22,6 +22,7 @@ from benchmarks.quality_sheet import KEPT, contact_sheet, save_under
 from benchmarks.quality_telea import inpaint
 from gen3c.fusion import FUSION_MODES
 from gen3c.presets import TINY
+from training.motion import motion
 from training.run import FIRST_TRAINING_SEED
 from training.shots import TEST_SEEDS, VALIDATION_SEEDS
 
@@ -75,7 +76,7 @@ def test_what_stays_on_its_surface_does_not_flicker() -> None:
     w2c[:, 0, 3] = -torch.arange(t) * step * depth / 30
     wall = noise(3, height, width + t * step)
     video = torch.stack([wall[:, :, i * step : i * step + width] for i in range(t)])
-    moved = quality_metrics.motion(torch.full((t, height, width), depth), w2c, K)
+    moved = motion(torch.full((t, height, width), depth), w2c, K)
     assert torch.equal(moved.visible[0], (torch.arange(width) >= step).expand(height, -1))  # others leave the picture
     assert float(quality_metrics.flicker_map(video, moved)[moved.visible].max()) < 1e-4
     still = video[:1].expand(t, -1, -1, -1)
@@ -92,7 +93,7 @@ def test_what_is_hidden_in_the_next_frame_is_left_out() -> None:
     depth = torch.full((2, 16, 16), 4.0)
     depth[1, :, :8] = 1.0  # something came in front
     K = torch.tensor([[20.0, 0, 7.5], [0, 20, 7.5], [0, 0, 1]])
-    visible = quality_metrics.motion(depth, torch.eye(4).repeat(2, 1, 1), K).visible[0]
+    visible = motion(depth, torch.eye(4).repeat(2, 1, 1), K).visible[0]
     assert not visible[:, :7].any()
     assert visible[:-1, 9:-1].all()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from gen3c.generator.light_vae import LightVae, initialise
 from training import vae as training
 from training.linear_code import LinearCode
+from training.motion import unsteadiness
 from training.run import Run
 from training.vae_data import HOLED, MASKS, as_video, seen_masks, training_videos
 
@@ -23,9 +24,15 @@ def clips(n: int, seed: int = 0) -> Tensor:
     return (frames * 255).to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()
 
 
+def moving(n: int) -> dict[str, torch.Tensor]:
+    """Clips and their shifts: the pictures move to the left by two pixels a frame."""
+    shift = torch.tensor([-2.0, 0.0]).expand(n, 8, 48, 64, 2)
+    return {"rgb": clips(n), "shift": shift.half()}
+
+
 def test_samples_are_pictures_pictures_with_holes_and_masks() -> None:
     n = 50
-    video = training_videos(clips(n), (32, 40), torch.Generator().manual_seed(0))
+    video, shift = training_videos(moving(n), (32, 40), torch.Generator().manual_seed(0))
     assert video.shape == (n, 3, 9, 32, 40)
     assert -1 <= video.min() <= video.max() <= 1
     holed, masks = round(n * HOLED), round(n * MASKS)
@@ -33,11 +40,19 @@ def test_samples_are_pictures_pictures_with_holes_and_masks() -> None:
     grey = video[holed : holed + masks]
     assert (grey.abs() == 1).all()
     assert (grey == grey[:, :1]).all()
-    assert video[holed + masks :].std() > 0.1
+    whole, shift = video[holed + masks :], shift[holed + masks :]
+    assert whole.std() > 0.1
+    # Whichever way a window is mirrored, a point keeps its colour where its shift says that it goes.
+    backwards = shift[:, :, 0, 0, 0].isnan().all(1)
+    assert 0.25 < backwards.float().mean() < 0.75
+    assert unsteadiness(whole[~backwards], shift[~backwards]) < 0.01
+    assert unsteadiness(whole[~backwards], -shift[~backwards]) > 0.05
 
 
 def test_a_generator_decides_the_samples() -> None:
-    first, second, other = (training_videos(clips(8), (32, 40), torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, second, other = (
+        training_videos(moving(8), (32, 40), torch.Generator().manual_seed(s))[0] for s in (1, 1, 2)
+    )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
@@ -64,7 +79,7 @@ def test_it_gets_better_than_the_linear_code_and_comes_back(tmp_path: Path, monk
     torch.testing.assert_close(before, training.psnr(code.decode(code.encode(video)), video).mean(), atol=0.01, rtol=0)
     for _ in range(12):
         noise = training.latent_noise(video, run.generator)
-        loss, mse = training.loss_of(vae, video, noise)
+        loss, mse, _ = training.loss_of(vae, video, torch.zeros(2, 8, 32, 32, 2), noise, steady=0.1)
         run.optimise(loss, mse=mse)
     with torch.no_grad():
         after = training.psnr(vae.decoder(vae.encoder(video)), video).mean()
