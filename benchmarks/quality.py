@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is no install
 
 from gen3c_client.contract import GeometryProvider, NamedPath, PathKind
 
-from benchmarks import quality_table
+from benchmarks import quality_results, quality_table
 from benchmarks.measure import about
 from benchmarks.quality_case import draw_cases, held_out_seeds, linear_clips
 from benchmarks.quality_clip import measure_clip
@@ -72,7 +72,7 @@ def measure_scenes(served: Served, chosen: argparse.Namespace) -> None:
         measured = measure_case(case, bench)
         results["cases"].append(measured.figures)
         save_strip(strip(case, measured.videos), strips, case.seed)
-        chosen.output.write_text(quality_table.dumped(results))
+        chosen.output.write_text(quality_results.dumped(results))
         seconds = time.perf_counter() - start
         print(f"scene {i + 1}/{len(seeds)}, {seconds:.0f} s: {_summary(measured.figures)}", flush=True)
 
@@ -81,12 +81,12 @@ def _summary(figures: dict[str, Any]) -> str:
     rows: dict[str, Figures] = figures["rows"]
 
     def psnr(row: str) -> str:
-        return quality_table.form(rows[row][0], ".2f") if row in rows else "-"
+        return quality_results.form(rows[row][0], ".2f") if row in rows else "-"
 
     return (
         f"seed {figures['seed']}, {figures['path']}, unseen {figures['unseen']:.0%}, composite "
         f"{psnr(f'composite_{PROGRESS_RANKING}')}, 8 views {psnr(f'views_{SPEC.fusion}')} dB"
-        + (f", refused: {figures['failed']}" if "failed" in figures else "")
+        + "".join(f", refused: {group}: {why}" for group, why in figures.get("refused", {}).items())
     )
 
 
@@ -97,12 +97,12 @@ def strips_of(output: Path) -> Path:
 
 def write_table(files: list[Path]) -> None:
     """Merge the files, and bring results, document and sheet up to date."""
-    merged = quality_table.merge(json.loads(path.read_text()) for path in files)
+    merged = quality_results.merge(json.loads(path.read_text()) for path in files)
     if len(files) > 1:
         merged["about"]["command"] = f"{merged['about']['command']}  # one of {len(files)} shards"
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / quality_table.SCENES).write_text(quality_table.dumped(merged))
-    sheet = contact_sheet(quality_table.Results(merged), [strips_of(path) for path in files])
+    (RESULTS / quality_table.SCENES).write_text(quality_results.dumped(merged))
+    sheet = contact_sheet(quality_results.Results(merged), [strips_of(path) for path in files])
     if sheet is None:
         print(f"no pictures beside {', '.join(map(str, files))}: the sheet stays as it was.", flush=True)
     else:

@@ -9,9 +9,8 @@ from torch import Tensor
 from gen3c.conditioning import Cameras
 from gen3c.geometry.types import Frames, Geometry
 from gen3c.scene import Scene
-from training.run import FIRST_TRAINING_SEED
 from training.scenes import draw_worlds, render
-from training.shots import TEST_SEEDS, draw_shots, seen
+from training.shots import FIRST_TRAINING_SEED, TEST_SEEDS, draw_shots, seen
 
 SAMPLES = 2  # rays a pixel and axis
 LINEAR_FIRST_SEED = FIRST_TRAINING_SEED  # of the clips that the linear code is fitted to

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from gen3c_client.contract import NamedPath
 from PIL import Image
+from torch import Tensor
 
 from benchmarks import quality_metrics as metrics
-from benchmarks.quality_composite import composites, filled, warps
+from benchmarks.quality_composite import CLIP_RANKINGS, RANKINGS, composites, filled, warps
 from benchmarks.quality_rows import as_bytes, as_pictures
 from benchmarks.quality_served import SPEC, Served, estimate, make_video, scene_of, through_vae
 from benchmarks.quality_sheet import CAPTION, as_image, mosaic, write
@@ -20,7 +21,7 @@ from gen3c.media import MediaItem, Selection, load_frames
 
 MOST_VIEWS = 8
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
-RANKING = "surface"  # the one that the pipeline itself uses where it composes a picture (gen3c.seed)
+SHOWN = "camera"  # ranking of the composite on the sheet
 
 
 def measure_clip(
@@ -40,14 +41,13 @@ def measure_clip(
     w2c = camera_path(path.kind, count, torch.eye(4), rotation=path.rotation, distance=path.distance)
     cameras = Cameras(w2c, scene.views[0].K.expand(count, -1, -1))
     pictures, covered = composites(warps(scene, cameras, SPEC.geometry.min_confidence, served.device))
-    holed, whole = (as_bytes(p[RANKING]) for p in (pictures, filled(pictures, covered)))
-    result = make_video(served, scene, cameras, fusion).to(served.device)
-    decoded = through_vae(served, whole)
-    reference = as_pictures(holed)[1:]
-    psnr, psnr_vae = (
-        metrics.decibel(metrics.mean_over(metrics.squared_error(as_pictures(video)[1:], reference), covered[1:]))
-        for video in (result, decoded)
-    )
+    whole = filled(pictures, covered)
+    result = make_video(served, scene, cameras, fusion)
+    psnr, psnr_vae = {}, {}
+    for name in CLIP_RANKINGS:
+        reference = as_bytes(pictures[name])
+        psnr[name] = _psnr(result, reference, covered)
+        psnr_vae[name] = _psnr(through_vae(served, as_bytes(whole[name])), reference, covered)
     figures = {
         "name": given.name,
         "views": list(views.names),
@@ -63,10 +63,17 @@ def measure_clip(
     }
     sources = torch.stack([((view.image + 1) * 127.5).round().to(torch.uint8) for view in scene.views])
     middle, last = count // 2, count - 1
-    top = [mosaic(sources.permute(0, 2, 3, 1)), holed[middle].cpu(), result[middle].cpu()]
-    bottom = [sources[0].permute(1, 2, 0), holed[last].cpu(), result[last].cpu()]
-    titles = ("source views; below, the first", "composite of all views", "8 views + DiT")
+    holed = as_bytes(pictures[SHOWN])
+    top = [mosaic(sources.permute(0, 2, 3, 1)), holed[middle].cpu(), result[middle]]
+    bottom = [sources[0].permute(1, 2, 0), holed[last].cpu(), result[last]]
+    titles = ("source views; below, the first", f"composite, {RANKINGS[SHOWN]}", "8 views + DiT")
     return figures, _sheet([torch.cat(top, 1), torch.cat(bottom, 1)], titles, (middle, last))
+
+
+def _psnr(video: Tensor, reference: Tensor, where: Tensor) -> float | None:
+    """dB between videos [t,h,w,3] uint8 over the pixels `where` [t,h,w]; frame 0 is given and counts not."""
+    pictures, others = (as_pictures(v.to(where.device))[1:] for v in (video, reference))
+    return metrics.decibel(metrics.mean_over(metrics.squared_error(pictures, others), where[1:]))
 
 
 def _items(given: Path) -> list[MediaItem]:
@@ -78,7 +85,7 @@ def _items(given: Path) -> list[MediaItem]:
     return [MediaItem(path.read_bytes(), path.name) for path in paths[:MOST_VIEWS]]
 
 
-def _sheet(rows: list[torch.Tensor], titles: tuple[str, ...], frames: tuple[int, ...]) -> Image.Image:
+def _sheet(rows: list[Tensor], titles: tuple[str, ...], frames: tuple[int, ...]) -> Image.Image:
     height, width = rows[0].shape[:2]
     sheet = Image.new("RGB", (width, len(rows) * (height + CAPTION)), "white")
     for i, (pixels, frame) in enumerate(zip(rows, frames, strict=True)):

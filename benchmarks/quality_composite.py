@@ -21,6 +21,7 @@ RANKINGS = {
     "camera": "nearest camera",
     "both": "nearest camera of those with the nearest surface",
 }
+CLIP_RANKINGS = ("surface", "camera")  # of a real clip: the pipeline's own (gen3c.seed), and the best on worlds
 BLEND = "blend"
 COMPOSITES = {**RANKINGS, BLEND: "mean of those with the nearest surface, near cameras first"}
 

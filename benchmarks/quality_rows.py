@@ -4,8 +4,8 @@ Frame 0 is given, being view 0 itself, and counts in no figure.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ PERCEPTUAL_EVERY = 3  # frames; the network's distance is the slowest of all mea
 KINDS = ("all", "seen", "unseen")
 FIGURES = (*(f"{m}_{k}" for m in ("psnr", "ssim", "perceptual") for k in KINDS), "flicker", "flicker_on_warps")
 Figures = list[float | None]
+EIGHT_VIEWS = "8 views"  # the group of rows that stands for a user's job
+Made = TypeVar("Made")
 
 
 class Truth:
@@ -92,8 +94,17 @@ class Measured:
     videos: dict[str, Tensor]  # name -> [t,h,w,3] uint8
 
 
+@dataclass(frozen=True)
+class Group:
+    """Rows that are there together or not at all."""
+
+    rows: dict[str, Figures]
+    videos: dict[str, Tensor] = field(default_factory=dict)  # for the contact sheet
+    figures: dict[str, Any] = field(default_factory=dict)  # of the case
+
+
 def measure_case(case: Case, bench: Bench) -> Measured:
-    """All rows. If the served pipeline refuses the views, its sentence is in `failed`, and its rows are left out."""
+    """All rows. A group that the pipeline refuses is left out, and its sentence is in `refused` by the group's name."""
     served, truth = bench.served, Truth(case, bench.perceptual)
     rows: dict[str, Figures] = {}
     figures: dict[str, Any] = {
@@ -104,61 +115,73 @@ def measure_case(case: Case, bench: Bench) -> Measured:
         "rows": rows,
     }
     videos = {"truth": case.truth}
-    try:
-        geometry = estimate(served, frames_of(case, len(case.views)))
-        figures["geometry"] = _geometry_figures(case, geometry, served)
-        _views_rows("", case, geometry, FUSION_MODES, bench, truth, rows, videos, figures)
-        _one_view_rows(case, geometry, served, truth, rows)
-    except (InvalidInputError, FloatingPointError) as error:
-        figures["failed"] = str(error)
-    rows["truth"] = truth.measure(case.truth)
-    rows["truth_vae"] = truth.measure(through_vae(served, case.truth))
+    refused: dict[str, str] = {}
+
+    def tried(name: str, make: Callable[[], Made]) -> Made | None:
+        try:
+            return make()
+        except (InvalidInputError, FloatingPointError) as error:
+            refused[name] = str(error)
+            return None
+
+    groups: dict[str, Callable[[], Group]] = {}
+    found = tried(EIGHT_VIEWS, lambda: estimate(served, frames_of(case, len(case.views))))
+    if found is not None:
+        shared = Geometry(found.depth[:1], found.confidence[:1], found.w2c[:1], found.K[:1])
+        groups["geometry"] = lambda: Group({}, figures={"geometry": _geometry_figures(case, found, served)})
+        groups[EIGHT_VIEWS] = lambda: _views_rows("", case, found, FUSION_MODES, bench, truth)
+        groups["1 view, geometry of 8"] = lambda: _one_view_row("one_shared", case, shared, served, truth)
+    groups["1 view"] = lambda: _one_view_row("one", case, estimate(served, frames_of(case, 1)), served, truth)
+    groups["truth"] = lambda: _truth_rows(case, served, truth)
+    # Last: from here on `truth` looks where the warps of exact geometry do.
     exact = exact_geometry(case, len(case.views))
-    _views_rows("exact_", case, exact, bench.exact_modes, bench, truth, rows, videos, figures)
+    groups["exact geometry"] = lambda: _views_rows("exact_", case, exact, bench.exact_modes, bench, truth)
+    for name, make in groups.items():
+        group = tried(name, make)
+        if group is not None:
+            rows |= group.rows
+            videos |= group.videos
+            figures |= group.figures
+    if refused:
+        figures["refused"] = refused
     return Measured(figures, videos)
 
 
 def _views_rows(
-    prefix: str,
-    case: Case,
-    geometry: Geometry,
-    modes: tuple[FusionMode, ...],
-    bench: Bench,
-    truth: Truth,
-    rows: dict[str, Figures],
-    videos: dict[str, Tensor],
-    figures: dict[str, Any],
-) -> None:
+    prefix: str, case: Case, geometry: Geometry, modes: tuple[FusionMode, ...], bench: Bench, truth: Truth
+) -> Group:
     """Rows of all views with one geometry, their names behind `prefix`."""
     served = bench.served
     scene, cameras = _scene(case, geometry, len(case.views), served)
     warped = warps(scene, cameras, SPEC.geometry.min_confidence, served.device)
-    figures[f"{prefix}warps"] = truth.measure_warps(warped)
+    of_warps = truth.measure_warps(warped)
     one, covered = as_bytes(warped.image[0]), warped.covered[0]
-    rows[f"{prefix}warp"] = truth.measure(one, covered)
-    figures[f"{prefix}warps"]["psnr_covered"] = _psnr_where(one, truth, covered)
+    rows = {f"{prefix}warp": truth.measure(one, covered)}
+    of_warps["psnr_covered"] = _psnr_where(one, truth, covered)
     pictures, some = composites(warped)
-    figures[f"{prefix}warps"]["covered"] = round(float(some[1:].double().mean()), 4)
+    of_warps["covered"] = round(float(some[1:].double().mean()), 4)
     del warped
     whole = {name: as_bytes(picture) for name, picture in filled(pictures, some).items()}
     for name, video in whole.items():
         rows[f"{prefix}composite_{name}"] = truth.measure(video)
         if name in RANKINGS and not prefix:
             rows[f"composite_{name}_vae"] = truth.measure(through_vae(served, video))
-    videos |= {f"{prefix}warp": one} | {f"{prefix}composite_{name}": video for name, video in whole.items()}
+    videos = {f"{prefix}warp": one} | {f"{prefix}composite_{name}": video for name, video in whole.items()}
     for mode in modes:
         video = make_video(served, scene, cameras, mode)
         rows[f"{prefix}views_{mode}"] = truth.measure(video)
         videos[f"{prefix}views_{mode}"] = video
+    return Group(rows, videos, {f"{prefix}warps": of_warps})
 
 
-def _one_view_rows(case: Case, geometry: Geometry, served: Served, truth: Truth, rows: dict[str, Figures]) -> None:
-    """A job of view 0 alone: with the geometry of all views, and with what is found from it alone."""
-    shared = Geometry(geometry.depth[:1], geometry.confidence[:1], geometry.w2c[:1], geometry.K[:1])
-    own = estimate(served, frames_of(case, 1))
-    for name, found in (("one_shared", shared), ("one", own)):
-        scene, cameras = _scene(case, found, 1, served)
-        rows[name] = truth.measure(make_video(served, scene, cameras, SPEC.fusion))
+def _one_view_row(name: str, case: Case, geometry: Geometry, served: Served, truth: Truth) -> Group:
+    """A job of view 0 alone."""
+    scene, cameras = _scene(case, geometry, 1, served)
+    return Group({name: truth.measure(make_video(served, scene, cameras, SPEC.fusion))})
+
+
+def _truth_rows(case: Case, served: Served, truth: Truth) -> Group:
+    return Group({"truth": truth.measure(case.truth), "truth_vae": truth.measure(through_vae(served, case.truth))})
 
 
 def _scene(case: Case, geometry: Geometry, views: int, served: Served) -> tuple[Scene, Cameras]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from benchmarks.quality_case import Case
 from benchmarks.quality_composite import RANKINGS
-from benchmarks.quality_table import Results
+from benchmarks.quality_results import Results
 from gen3c.fusion import FUSION_MODES
 
 TITLES = ("source views", "raw warp of view 0", "composite", "8 views + DiT", "truth")

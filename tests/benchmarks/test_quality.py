@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks import quality, quality_case, quality_metrics, quality_table
+from benchmarks import quality, quality_case, quality_metrics, quality_results, quality_rows, quality_table
+from benchmarks.quality_bars import must_hold
 from benchmarks.quality_case import draw_cases, held_out_seeds
 from benchmarks.quality_composite import COMPOSITES, Warps, composites, filled
 from benchmarks.quality_perceptual import PerceptualDistance
-from benchmarks.quality_rows import FIGURES
+from benchmarks.quality_rows import FIGURES, Group
 from benchmarks.quality_served import load_served
 from benchmarks.quality_sheet import KEPT, contact_sheet, save_under
 from benchmarks.quality_telea import inpaint
+from gen3c.errors import InvalidInputError
 from gen3c.fusion import FUSION_MODES
+from gen3c.geometry.types import Frames, Geometry
 from gen3c.presets import TINY
 from training.motion import motion
 from training.run import FIRST_TRAINING_SEED
@@ -207,34 +210,114 @@ def results_of(*cases: Mapping[str, Any]) -> dict[str, Any]:
     return {"about": about, "weights": {"dit": "x"}, "steps": 2, "linear_clips": 1, "cases": list(cases)}
 
 
+CLIP = {"psnr_covered": {"surface": 21.0, "camera": 22.5}}
+
+
 def test_the_list_says_what_holds_and_what_does_not() -> None:
-    results = quality_table.Results(results_of(case_of(0, 24.0), case_of(1, 26.0)))
+    results = quality_results.Results(results_of(case_of(0, 24.0), case_of(1, 26.0)))
     assert (results.mode, results.ranking) == ("ranked_concat", "both")
     assert results.mean("views_ranked_concat", "psnr_all") == pytest.approx(25)
-    listed = quality_table.must_hold(results)
+    listed = must_hold(results, CLIP)
     assert "missed" not in listed
-    assert "8 views + DiT over the best composite: 2.40 dB, at least 1.5: holds" in listed
+    assert listed.count("Real clip against") == 2
     poor = [case_of(0, 24.0) | {"unseen": 0.1}, case_of(1, 26.0) | {"vae": {"psnr": 27.0, "linear_psnr": 26.0}}]
-    listed = quality_table.must_hold(quality_table.Results(results_of(*poor)))
+    listed = must_hold(quality_results.Results(results_of(*poor)), CLIP)
     assert listed.count("**missed**") == 1  # one scene's loss is not the mean's; the other is
+    assert must_hold(results).count("**missed**, not measured") == 2  # no clip yet
+    listed = must_hold(results, {"psnr_covered": {"surface": 21.0, "camera": 19.0}})
+    assert "nearest surface, covered pixels: 21.00 dB, at least 20: holds" in listed
+    assert "nearest camera, covered pixels: 19.00 dB, at least 20: **missed**" in listed
+
+
+@pytest.mark.parametrize(
+    ("composite", "autoencoded", "first", "second"),
+    [
+        (22.6, 22.5, "the next line counts in its place", "holds; applicable, as the VAE costs 0.10 dB"),
+        (22.6, 22.55, "the next line counts in its place", "**missed**; applicable"),
+        (22.4, 22.6, "holds", "not applicable, as the VAE costs the composite nothing (+0.20 dB)"),
+        (22.6, 22.7, "**missed**", "not applicable"),
+    ],
+)
+def test_the_autoencoded_composite_counts_only_where_it_is_worse(
+    composite: float, autoencoded: float, first: str, second: str
+) -> None:
+    case = case_of(0, 24.02)  # 1.42 to 1.62 over these
+    for row, psnr in (("composite_both", composite), ("composite_both_vae", autoencoded)):
+        case["rows"][row][0] = psnr
+    lines = must_hold(quality_results.Results(results_of(case)), CLIP).splitlines()
+    (best,) = (line for line in lines if "over the best composite" in line)
+    (through,) = (line for line in lines if "through the VAE" in line)
+    assert f": {first}" in best
+    assert f": {second}" in through
+
+
+def test_what_is_refused_is_named() -> None:
     refused = {key: value for key, value in case_of(2, 20.0).items() if key not in {"geometry", "warps"}}
-    refused |= {"rows": {}, "failed": "VGGT finds no camera for view 3; leave it out."}
-    page = quality_table._scenes(quality_table.Results(results_of(case_of(0, 24.0), refused)))
-    assert "refused the views of 1" in page
-    assert "Scenes that the pipeline refuses: 1, below 1: **missed**" in page
+    refused |= {"rows": {}, "refused": {"8 views": "VGGT finds no camera for view 3; leave it out."}}
+    page = quality_table.scenes_part(quality_results.Results(results_of(case_of(0, 24.0), refused)))
+    assert "refused 1 groups of rows, which the table leaves out: seed 2, 8 views: VGGT finds" in page
+    assert "Scenes whose eight views the pipeline refuses: 1, below 1: **missed**" in page
+    other = case_of(0, 24.0) | {"refused": {"1 view": "no."}}
+    page = quality_table.scenes_part(quality_results.Results(results_of(other)))
+    assert "seed 0, 1 view: no." in page
+    assert "Scenes whose eight views the pipeline refuses: 0, below 1: holds" in page
+
+
+def test_a_refusal_costs_its_own_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the measuring itself made up: what is tested is which groups are left."""
+    case = next(iter(draw_cases([5], (24, 40), CPU)))
+    given = quality_case.exact_geometry(case, 8)
+
+    def estimate(_: object, frames: Frames) -> Geometry:
+        if len(frames.pixels) == 1:
+            raise InvalidInputError("one view is too few.")
+        return given
+
+    def group(name: str) -> Group:
+        return Group({name: [1.0]})
+
+    monkeypatch.setattr(quality_rows, "Truth", lambda *_: None)
+    monkeypatch.setattr(quality_rows, "_vae_figures", lambda *_: {})
+    monkeypatch.setattr(quality_rows, "_geometry_figures", lambda *_: {"abs_rel": 0.1})
+    monkeypatch.setattr(quality_rows, "estimate", estimate)
+    monkeypatch.setattr(quality_rows, "_views_rows", lambda prefix, *_: group(f"{prefix}views"))
+    monkeypatch.setattr(quality_rows, "_one_view_row", lambda name, *_: group(name))
+    monkeypatch.setattr(quality_rows, "_truth_rows", lambda *_: group("truth"))
+    bench = argparse.Namespace(served=None, perceptual=None, exact_modes=())
+    measured = quality_rows.measure_case(case, bench)  # type: ignore[arg-type]
+    assert measured.figures["refused"] == {"1 view": "one view is too few."}
+    assert list(measured.figures["rows"]) == ["views", "one_shared", "truth", "exact_views"]
+    assert measured.figures["geometry"] == {"abs_rel": 0.1}
+
+
+def test_the_part_about_a_clip() -> None:
+    result = CLIP | {
+        "name": "clip.mp4",
+        "views": ["0", "12"],
+        "provider": "sfm",
+        "fusion": "ranked_concat",
+        "path": "left 0.3",
+        "steps": 4,
+        "weights": {"dit": "x"},
+        "covered": 0.8,
+        "psnr_vae": {"surface": 25.0, "camera": 26.0},
+    }
+    part = quality_table.clip_part({"about": results_of()["about"], "result": result})
+    assert "nearest surface: 21.00 dB; that composite through the VAE: 25.00 dB" in part
+    assert "nearest camera: 22.50 dB; that composite through the VAE: 26.00 dB" in part
 
 
 def test_shards_become_one(tmp_path: Path) -> None:
     parts = [results_of(case_of(3, 24.0)), results_of(case_of(1, 26.0))]
     parts[1]["about"] = {**parts[1]["about"], "command": "quality --shard 2/2"}
-    merged = quality_table.merge(parts)
+    merged = quality_results.merge(parts)
     assert [case["seed"] for case in merged["cases"]] == [1, 3]
-    assert json.loads(quality_table.dumped(merged)) == merged
+    assert json.loads(quality_results.dumped(merged)) == merged
     with pytest.raises(ValueError, match="a scene is there twice"):
-        quality_table.merge([parts[0], parts[0]])
+        quality_results.merge([parts[0], parts[0]])
     with pytest.raises(ValueError, match="differ in steps"):
-        quality_table.merge([parts[0], {**parts[1], "steps": 3}])
-    (tmp_path / quality_table.SCENES).write_text(quality_table.dumped(merged))
+        quality_results.merge([parts[0], {**parts[1], "steps": 3}])
+    (tmp_path / quality_table.SCENES).write_text(quality_results.dumped(merged))
     document = f"a\n{quality_table.BEGIN}\nold\n{quality_table.END}\nb\n"
     new = quality_table.with_figures(document, tmp_path)
     assert quality_table.with_figures(new, tmp_path) == new
@@ -255,6 +338,7 @@ def test_a_shard_is_told_apart_from_nonsense() -> None:
             quality.shard(text)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_one_scene_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "1.json"
@@ -264,10 +348,10 @@ def test_one_scene_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     served = load_served(SMALL, None, CPU, steps=2)
     quality.measure_scenes(served, chosen)
-    merged = quality_table.merge([json.loads(output.read_text())])
+    merged = quality_results.merge([json.loads(output.read_text())])
     (case,) = merged["cases"]
     assert case["seed"] == TEST_SEEDS[0]
-    assert "failed" not in case
+    assert "refused" not in case
     rows = {name: dict(zip(FIGURES, row, strict=True)) for name, row in case["rows"].items()}
     assert {f"views_{mode}" for mode in FUSION_MODES} <= set(rows)
     assert rows["truth"]["psnr_all"] == pytest.approx(100)
@@ -277,12 +361,12 @@ def test_one_scene_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert best > rows["exact_warp"]["psnr_seen"]
     assert best > 18  # what was seen is where it should be
     assert rows["exact_composite_both"]["psnr_seen"] > rows["composite_both"]["psnr_seen"]  # VGGT is untrained
-    sheet = contact_sheet(quality_table.Results(merged), [quality.strips_of(output)])
+    sheet = contact_sheet(quality_results.Results(merged), [quality.strips_of(output)])
     assert sheet is not None
     assert sheet.width == 5 * SMALL.width
     save_under(sheet, tmp_path / "sheet.jpg", 400_000)
     assert (tmp_path / "sheet.jpg").stat().st_size < 400_000
-    assert "8 views + DiT" in quality_table._scenes(quality_table.Results(merged))
+    assert "8 views + DiT" in quality_table.scenes_part(quality_results.Results(merged))
     assert len(KEPT) == 1 + 3 + len(FUSION_MODES)
 
 

@@ -68,12 +68,13 @@ def test_no_media(server: EmbeddedServer) -> None:
 
 
 def test_one_frame_is_too_few_to_reconstruct(server: EmbeddedServer) -> None:
-    error = refused(server, {}, [png(picture())])
+    error = refused(server, {"geometry": {"provider": "sfm"}}, [png(picture())])
     assert "at least 2" in error.message
 
 
 def test_views_without_overlap(server: EmbeddedServer) -> None:
-    error = refused(server, {"names": ["left.png", "right.png"]}, [png(picture(seed=s)) for s in (1, 2)])
+    spec = {"names": ["left.png", "right.png"], "geometry": {"provider": "sfm"}}
+    error = refused(server, spec, [png(picture(seed=s)) for s in (1, 2)])
     assert "left.png" in error.message or "right.png" in error.message
     assert "overlap" in error.message
 

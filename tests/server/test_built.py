@@ -1,6 +1,7 @@
 """Built repositories that do not fit: `gen3c serve` says so at once, and so do the models of a Triton without it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,11 @@ def test_a_damaged_artifact_ends_the_start_with_a_sentence(copy: Path) -> None:
 
 def test_weights_that_the_build_was_not_made_from_are_refused(copy: Path, weighted: Weighted) -> None:
     said = refused_by_a_model(copy, "dit", GEN3C_CHECKPOINTS=str(weighted.checkpoints))
-    assert (
-        "The repository's dit was built from untrained weights (seed 0), and this server is given transformer" in said
-    )
+    weights = r"transformer \(sha256 (\w+)\)"
+    wanted = rf"The repository's dit was built from {weights}, and this server is given {weights}"
+    found = re.search(wanted, said)
+    assert found, said
+    assert found[1] != found[2]
 
 
 @pytest.mark.parametrize("text", ["models: {dit: {instances: 2}}", "resources: {turn: 1}"])

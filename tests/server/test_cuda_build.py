@@ -115,7 +115,7 @@ def _in_process(job: SmallJob, changes: dict[str, object], make: Callable[[str],
         geometry=lambda frames, options, file, watch: read_geometry(file or b"", frames),
         programs=Programs(make(DIT.name), encoder, decode, ViewConditioner(encoder, DEVICE), device=DEVICE),
         text=EmptyText(TINY.dit),
-        weights={"dit": "untrained", "vae": "untrained"},
+        weights={"dit": "transformer", "vae": "vae"},
     )
     spec = job.job_spec(**changes).model_dump_json().encode()
     wire = {"MEDIA": job.media, "SPEC": [spec], "GEOMETRY": [job.geometry]}

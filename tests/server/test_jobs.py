@@ -47,7 +47,7 @@ def test_a_job_gives_every_artifact_and_tells_its_progress(client: Client) -> No
     stages = list(dict.fromkeys(p.stage for p in result.progress))
     assert stages == ["queued", "media", "geometry", "condition", "denoise", "decode", "encode"]
     assert [p.step for p in result.progress if p.stage == "denoise"] == [0, 1, 2]
-    assert any("untrained weights" in notice for notice in result.notices)
+    assert not any("untrained" in notice for notice in result.notices)
     assert result.done.provenance["weights"]
     assert sum(result.done.timings_s.values()) > 0
 
@@ -148,7 +148,7 @@ def without_a_server(
         geometry=lambda frames, options, file, watch: read_geometry(file or b"", frames),
         programs=Programs(program(DIT.name), encoder, decoder, ViewConditioner(encoder)),
         text=EmptyText(TINY.dit),
-        weights={"dit": "untrained", "vae": "untrained"},
+        weights={"dit": "transformer", "vae": "vae"},
     )
     wire = {"MEDIA": job.media, "SPEC": [spec.model_dump_json().encode()], "GEOMETRY": [job.geometry]}
     blobs: list[bytes] = []

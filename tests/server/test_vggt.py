@@ -26,7 +26,7 @@ WHITE = png(Image.new("RGB", (320, 192), "white"))
 
 
 def spec(provider: str = "vggt", **more: object) -> JobSpec:
-    """A short job. The untrained network's confidence is near 2 everywhere: all of it counts."""
+    """A short job, of all that the network says: of noise it is sure of little."""
     geometry = {"provider": provider, "vggt_confidence": 1.0}
     return JobSpec.model_validate({"geometry": geometry, "steps": 2} | more)
 
@@ -42,15 +42,15 @@ def test_pictures_of_any_sizes_make_a_video(client: Client) -> None:
     geometry = result.done.provenance["geometry"]
     assert isinstance(geometry, dict)
     assert geometry["provider"] == "vggt"
-    assert geometry["weights"] == "VGGT-tiny, untrained"
+    assert str(geometry["weights"]).startswith("VGGT-tiny, model.safetensors (sha256 ")
     assert geometry["network_size"] == [280, 280]  # the longer sides, of a landscape and a portrait
     assert isinstance(geometry["agreement"], float)
-    assert any("untrained weights: vggt" in notice for notice in result.notices)
+    assert not any("untrained" in notice for notice in result.notices)
     arrays = np.load(io.BytesIO(result.files["geometry.npz"]))
     assert arrays["sizes"].tolist() == [list(size) for size in sizes]
     assert np.array_equal(arrays["w2c"][0], np.eye(4))
     for i, (height, width) in enumerate(sizes):
-        assert (arrays["depth"][i, :height, :width] > 0).all()
+        assert (arrays["depth"][i, :height, :width] > 0).mean() > 0.5
         assert not arrays["depth"][i, height:].any()
         assert not arrays["confidence"][i, :, width:].any()
 
@@ -66,7 +66,7 @@ def test_white_pictures_do_no_harm(client: Client) -> None:
     result = run(client, [WHITE, WHITE], save=["video", "geometry"])
     arrays = np.load(io.BytesIO(result.files["geometry.npz"]))
     assert np.isfinite(arrays["depth"]).all()
-    assert (arrays["depth"] > 0).all()
+    assert (arrays["depth"] > 0).mean() > 0.5  # where the network is not at all sure there is none
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "MEDIA"), (201, "200 views")])
@@ -86,11 +86,6 @@ def test_confidence_that_no_pixel_has_is_an_error_of_the_job_alone(server: Embed
     assert caught.value.field == "spec.geometry.vggt_confidence"
     assert "1e+06 is asked for" in str(caught.value)
     check(server.grpc_url)
-
-
-def test_auto_without_weights_says_what_it_took(client: Client) -> None:
-    with pytest.raises(JobError, match=r"at least 2 frames.*the server has no weights of VGGT-1B"):
-        run(client, [png(picture())], "auto")
 
 
 @pytest.mark.parametrize(
