@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gen3c.cache3d import render
-from gen3c.fusion import FusionMode, Pool, ViewLatents, cell_coverage, choose_views, fold
+from gen3c.fusion import FusionMode, Pool, ViewLatents, camera_nearness, cell_coverage, choose_views, fold
 from gen3c.generator.condition import encode_view
 from gen3c.geometry.types import Watch
 from gen3c.media import encode_video
@@ -103,7 +103,9 @@ class ViewConditioner:
             image = torch.where(shown, image, torch.full_like(image, EMPTY))
             mask = torch.where(shown, mask, torch.zeros_like(mask))
         latents = encode_view(self._encoder, image.transpose(0, 1)[None], mask.transpose(0, 1)[None])[0].float()
-        pool = fold(pool.to(self._device), ViewLatents(latents, cell_coverage(mask)), options.fusion)
+        coverage = cell_coverage(mask)
+        nearness = camera_nearness(view.w2c, cameras.w2c).to(self._device).expand_as(coverage)
+        pool = fold(pool.to(self._device), ViewLatents(latents, coverage, nearness), options.fusion)
         return Contribution(frame_coverage, pool, preview)
 
 

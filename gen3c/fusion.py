@@ -5,7 +5,9 @@ cell, with what is needed to compare the next view against them. Which view take
 
 - `vector_max`: the largest latent norm, buffer 1 only (the public multi-view fork, exactly).
 - `coverage_max`: the largest latent norm among the views that cover the cell, buffer 1 only.
-- `ranked_concat`: best view in buffer 1, second best in buffer 2; best = coverage, then norm, then lowest index.
+- `ranked_concat`: best view in buffer 1, second best in buffer 2; best = coverage in eighths, then the nearest camera,
+  then lowest index. A norm says how much contrast a view shows, not how rightly: that it broke ties made eight views
+  worse than one where the path goes straight on (docs/quality.md).
 - `topk_concat`: the two views that cover most of the chunk, whole, as upstream GEN3C (`choose_views` comes first).
 """
 
@@ -34,6 +36,7 @@ class ViewLatents:
 
     latents: Tensor  # [32,t,h,w]
     coverage: Tensor  # [t,h,w] in [0,1]
+    nearness: Tensor | None = None  # [t,h,w] in (0,1], of the view's camera to the target's; None: equally near
 
     @property
     def norm(self) -> Tensor:
@@ -48,7 +51,7 @@ class Pool:
 
     latents: Tensor  # [2,32,t,h,w]
     coverage: Tensor  # [2,t,h,w], -1 where the buffer is empty
-    norm: Tensor  # [2,t,h,w], -1 where the buffer is empty
+    norm: Tensor  # [2,t,h,w], for ranked_concat the nearness; -1 where the buffer is empty
 
     @classmethod
     def empty(cls, latent_shape: tuple[int, int, int], device: torch.device | None = None) -> "Pool":
@@ -74,9 +77,11 @@ def fold(pool: Pool, view: ViewLatents, mode: FusionMode) -> Pool:
         case "coverage_max":
             return _place(pool, view, _better_covered(coverage, norm, pool.coverage[0], pool.norm[0]))
         case "ranked_concat":
-            first = _higher(coverage, norm, pool.coverage[0], pool.norm[0])
-            second = _higher(coverage, norm, pool.coverage[1], pool.norm[1])
-            return _place(pool, view, first, second)
+            nearness = torch.ones_like(norm) if view.nearness is None else view.nearness
+            ranks = [_eighths(x) for x in (coverage, *pool.coverage)]
+            first = _higher(ranks[0], nearness, ranks[1], pool.norm[0])
+            second = _higher(ranks[0], nearness, ranks[2], pool.norm[1])
+            return _place(pool, view, first, second, key=nearness)
         case "topk_concat":
             taken = pool.norm.flatten(1).amax(1) > _NONE
             if bool(taken.all()):
@@ -96,6 +101,18 @@ def cell_coverage(mask: Tensor) -> Tensor:
     spatial = F.avg_pool2d(mask.float(), 8)[:, 0]
     later = spatial[1:].reshape(-1, 8, *spatial.shape[1:]).mean(1)
     return torch.cat((spatial[:1], later))
+
+
+def camera_nearness(view: Tensor, targets: Tensor) -> Tensor:
+    """1 / (1 + distance) of a view's camera w2c [4,4] to target cameras [t,4,4], t = 1 + 8k: [t',1,1].
+
+    Distances are in the scene's unit, their mean over the frames of a latent frame.
+    """
+    centres = -(targets[:, :3, :3].transpose(1, 2) @ targets[:, :3, 3:])[..., 0]
+    centre = -(view[:3, :3].T @ view[:3, 3])
+    distance = (centres - centre).norm(dim=1)
+    later = distance[1:].reshape(-1, 8).mean(1)
+    return (1 / (1 + torch.cat((distance[:1], later))))[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -133,10 +150,17 @@ def _better_covered(coverage: Tensor, norm: Tensor, old_coverage: Tensor, old_no
     return (new & ~old) | (new & old & (norm > old_norm)) | neither
 
 
-def _place(pool: Pool, view: ViewLatents, first: Tensor, second: Tensor | None = None) -> Pool:
+def _eighths(coverage: Tensor) -> Tensor:
+    """Coverage in whole eighths: the cracks of a splat are no reason to prefer another view. Below 0 stays below 0."""
+    return (8 * coverage).floor()
+
+
+def _place(
+    pool: Pool, view: ViewLatents, first: Tensor, second: Tensor | None = None, *, key: Tensor | None = None
+) -> Pool:
     """Put the view into buffer 1 where `first`, moving what was there to buffer 2 if `second` (bool [t,h,w]) is given.
 
-    With `second`, cells that lose against buffer 1 but win against buffer 2 go there.
+    With `second`, cells that lose against buffer 1 but win against buffer 2 go there. `key` takes the norm's place.
     """
 
     def merge(old: Tensor, new: Tensor, win1: Tensor, win2: Tensor | None) -> Tensor:
@@ -148,5 +172,5 @@ def _place(pool: Pool, view: ViewLatents, first: Tensor, second: Tensor | None =
     return Pool(
         merge(pool.latents, view.latents, first[None], None if second is None else second[None]),
         merge(pool.coverage, view.coverage, first, second),
-        merge(pool.norm, view.norm, first, second),
+        merge(pool.norm, view.norm if key is None else key, first, second),
     )

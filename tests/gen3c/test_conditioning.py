@@ -9,7 +9,7 @@ from torch import Tensor
 from gen3c.cache3d import render
 from gen3c.conditioning import Cameras, ChunkViews, ConditionOptions, Contribution, ViewConditioner, pool_views
 from gen3c.errors import CancelledError
-from gen3c.fusion import FUSION_MODES, Pool, ViewLatents, cell_coverage, fold
+from gen3c.fusion import FUSION_MODES, Pool, ViewLatents, camera_nearness, cell_coverage, fold
 from gen3c.generator.signatures import VIDEO_ENCODER
 from gen3c.generator.vae import VideoEncoder
 from gen3c.generator.weights import load_vae
@@ -54,7 +54,9 @@ def test_pool_views_is_rendering_encoding_and_folding_by_hand(encoder: Recording
         warp = render(view.cache(0.1), PATH.w2c, PATH.K, (SMALL.height, SMALL.width))
         image, grey = (x.transpose(0, 1)[None] for x in (warp.image, (warp.coverage * 2 - 1).repeat(1, 3, 1, 1)))
         latents = torch.cat([encoder({"VIDEO": video})["LATENT"][0] for video in (image, grey)])
-        pool = fold(pool, ViewLatents(latents, cell_coverage(warp.coverage)), fusion)
+        coverage = cell_coverage(warp.coverage)
+        nearness = camera_nearness(view.w2c, PATH.w2c).expand_as(coverage)
+        pool = fold(pool, ViewLatents(latents, coverage, nearness), fusion)
     got = pooled(encoder, fusion)
     assert got.cache.shape == (1, 64, *SMALL.latent_shape)
     assert torch.equal(got.cache, pool.condition())
@@ -225,7 +227,7 @@ def test_cancellation_takes_effect_before_the_next_view(encoder: RecordingEncode
 
 
 def test_the_order_of_views_settles_ties_alone(encoder: RecordingEncoder) -> None:
-    """Fusion ranks by coverage and norm, so another order of views gives the same condition."""
-    some: list[ChunkViews] = [pooled(encoder, "ranked_concat", views) for views in (VIEWS, VIEWS[::-1])]
+    """This fusion ranks by coverage and norm, so another order of views gives the same condition."""
+    some: list[ChunkViews] = [pooled(encoder, "coverage_max", views) for views in (VIEWS, VIEWS[::-1])]
     assert torch.equal(some[0].coverage, some[1].coverage.flip(0))
     assert torch.equal(some[0].cache[:, :32], some[1].cache[:, :32])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gen3c.errors import InvalidInputError
-from gen3c.fusion import COVERED, FUSION_MODES, Pool, ViewLatents, cell_coverage, choose_views, fold
+from gen3c.fusion import COVERED, FUSION_MODES, Pool, ViewLatents, camera_nearness, cell_coverage, choose_views, fold
 
 SHAPE = (3, 4, 6)
 
@@ -12,8 +12,12 @@ SHAPE = (3, 4, 6)
 def views(n: int, seed: int = 0) -> list[ViewLatents]:
     g = torch.Generator().manual_seed(seed)
     return [
-        # Coverage on a coarse grid, so that ties happen and norms decide.
-        ViewLatents(torch.randn(32, *SHAPE, generator=g), torch.randint(0, 5, SHAPE, generator=g) / 4)
+        # Coverage and nearness on coarse grids, so that ties happen.
+        ViewLatents(
+            torch.randn(32, *SHAPE, generator=g),
+            torch.randint(0, 5, SHAPE, generator=g) / 4,
+            torch.randint(1, 4, SHAPE, generator=g) / 4,
+        )
         for _ in range(n)
     ]
 
@@ -57,9 +61,34 @@ def test_ranked_concat_holds_the_best_two() -> None:
     some = views(6)
     got = fold_all(some, "ranked_concat")
     for cell in cells():
-        first, second = ranked_by_hand(some, cell)[:2]
+        key = [(-float(v.coverage[cell]), -float(v.nearness[cell]), i) for i, v in enumerate(some)]
+        first, second = [i for *_, i in sorted(key)[:2]]
         assert torch.equal(got[(slice(0, 32), *cell)], some[first].latents[(slice(None), *cell)])
         assert torch.equal(got[(slice(32, 64), *cell)], some[second].latents[(slice(None), *cell)])
+
+
+def test_a_crack_in_a_near_view_is_no_reason_to_prefer_a_far_one() -> None:
+    near, far = views(2)
+    full = torch.ones(SHAPE)
+    near = ViewLatents(near.latents, full * 500 / 512, full * 0.9)  # in the same eighth as the next
+    far = ViewLatents(10 * far.latents, full * 501 / 512, full * 0.5)
+    for order in ([near, far], [far, near]):
+        got = fold_all(order, "ranked_concat")
+        assert torch.equal(got[:32], near.latents)
+        assert torch.equal(got[32:], far.latents)
+    fuller = ViewLatents(far.latents, full, far.nearness)
+    assert torch.equal(fold_all([near, fuller], "ranked_concat")[:32], far.latents)
+
+
+def test_nearness_is_of_camera_centres_and_of_the_frames_of_a_latent_frame() -> None:
+    targets = torch.eye(4).repeat(17, 1, 1)
+    targets[:, 0, 3] = -torch.arange(17.0)  # centres at x = 0, 1, 2 ...
+    turned = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    view = torch.eye(4)
+    view[:3, :3] = turned
+    view[:3, 3] = -turned @ torch.tensor([2.0, 0, 0])  # a camera at x = 2, looking elsewhere
+    expected = torch.tensor([2.0, torch.tensor([1.0, 0, 1, 2, 3, 4, 5, 6]).mean(), torch.arange(7.0, 15).mean()])
+    torch.testing.assert_close(camera_nearness(view, targets), (1 / (1 + expected))[:, None, None])
 
 
 def test_topk_concat_holds_two_whole_views_in_order() -> None:
@@ -82,7 +111,7 @@ def test_one_view_is_the_official_encoding(mode: str) -> None:
 @pytest.mark.parametrize("mode", FUSION_MODES)
 def test_equal_views_leave_the_first_in_place(mode: str) -> None:
     (view,) = views(1)
-    other = ViewLatents(torch.cat((view.latents[:16], -view.latents[16:])), view.coverage)
+    other = ViewLatents(torch.cat((view.latents[:16], -view.latents[16:])), view.coverage, view.nearness)
     assert torch.equal(fold_all([view, other], mode)[:32], view.latents)
 
 
