@@ -6,6 +6,7 @@ sample keeps the latents of all views, so that every time it is used other views
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from gen3c.cache3d import bounded_depth, reliable_mask
 from gen3c.cameras import unproject
-from gen3c.fusion import BUFFERS, NEAR_FULL, Pool, ViewLatents, cell_coverage, fold
+from gen3c.fusion import BUFFERS, NEAR_FULL, FusionMode, Pool, ViewLatents, camera_nearness, cell_coverage, fold
 from gen3c.generator.vae import VideoDecoder, VideoEncoder, to_uint8
 from gen3c.geometry.vggt.model import Vggt
 from gen3c.splat import EMPTY, Warp, forward_warp
@@ -28,6 +29,13 @@ VIEWS = 8
 MIN_CONFIDENCE = 0.1  # the job's default
 EXACT_SHARE, NOISY_SHARE = 0.25, 0.35  # of the scenes; VGGT's geometry has the rest
 ALL_VIEWS_SHARE, ONE_VIEW_SHARE = 0.4, 0.2  # of the conditions; the rest have 2 to 7 views
+# Of the conditions; half have the job's default.
+MODE_SHARES: dict[FusionMode, float] = {
+    "vector_max": 1 / 6,
+    "coverage_max": 1 / 6,
+    "ranked_concat": 1 / 2,
+    "topk_concat": 1 / 6,
+}
 WHOLE = 2  # conditions of topk_concat a sample: its rule on pixels comes before the encoder
 
 
@@ -118,11 +126,11 @@ def draw_subsets(n: int, generator: torch.Generator, device: torch.device) -> Te
     return order.argsort(1).argsort(1) < count[:, None]
 
 
-def pooled(views: Tensor, coverage: Tensor, included: Tensor, mode: str) -> Tensor:
+def pooled(views: Tensor, coverage: Tensor, nearness: Tensor, included: Tensor, mode: FusionMode) -> Tensor:
     """The conditions [n,64,t,h,w] of n scenes by `gen3c.fusion.fold`; not for topk_concat.
 
-    views [n,v,32,t,h,w], coverage [n,v,t,h,w], included [n,v] bool. Folding works cell by cell, so the scenes lie
-    behind one another in time. What is left out is no number, which no comparison prefers.
+    views [n,v,32,t,h,w], coverage [n,v,t,h,w], nearness [n,v,t,1,1], included [n,v] bool. Folding works cell by cell,
+    so the scenes lie behind one another in time. What is left out is no number, which no comparison prefers.
     """
     n, v, c, t, h, w = views.shape
     out = ~included[:, :, None, None, None]
@@ -130,24 +138,28 @@ def pooled(views: Tensor, coverage: Tensor, included: Tensor, mode: str) -> Tens
     views = torch.where(out[..., None], torch.nan, views.float())
     latents = views.permute(1, 2, 0, 3, 4, 5).reshape(v, c, n * t, h, w)
     coverage = coverage.transpose(0, 1).reshape(v, n * t, h, w)
+    nearness = nearness.float().expand(-1, -1, -1, h, w).transpose(0, 1).reshape(v, n * t, h, w)
     pool = Pool.empty((n * t, h, w), views.device)
     for i in range(v):
-        pool = fold(pool, ViewLatents(latents[i], coverage[i]), mode)  # type: ignore[arg-type]
+        pool = fold(pool, ViewLatents(latents[i], coverage[i], nearness[i]), mode)
     return pool.latents.unflatten(2, (n, t)).movedim(2, 0).flatten(1, 2)
 
 
 def draw_caches(batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Conditions [n,64,t,h,w] of a batch of samples, a quarter by each fusion mode, each of views drawn anew."""
-    n = len(batch["target"])
-    included = draw_subsets(n, generator, batch["target"].device)
-    parts = [slice(i * n // 4, (i + 1) * n // 4) for i in range(4)]
-    caches = [
-        pooled(batch["views"][part], batch["coverage"][part], included[part], mode)
-        for part, mode in zip(parts, ("vector_max", "coverage_max", "ranked_concat"), strict=False)
-    ]
-    whole = batch["whole"][parts[3]]
-    which = torch.randint(WHOLE, (len(whole),), generator=generator, device=whole.device)
-    return torch.cat((*caches, whole[torch.arange(len(whole), device=whole.device), which].float()))
+    """Conditions [n,64,t,h,w] of a batch of samples, by the fusion modes in turn, each of views drawn anew."""
+    n, device = len(batch["target"]), batch["target"].device
+    included = draw_subsets(n, generator, device)
+    which = torch.randint(WHOLE, (n,), generator=generator, device=device)
+    bounds = [round(n * share) for share in accumulate(MODE_SHARES.values(), initial=0.0)]
+    caches = []
+    for mode, (start, end) in zip(MODE_SHARES, pairwise(bounds), strict=True):
+        part = slice(start, end)
+        if mode == "topk_concat":
+            caches.append(batch["whole"][part][torch.arange(end - start, device=device), which[part]].float())
+        else:
+            parts = (batch[name][part] for name in ("views", "coverage", "nearness"))
+            caches.append(pooled(*parts, included[part], mode))
+    return torch.cat(caches)
 
 
 class SampleMaker:
@@ -175,7 +187,8 @@ class SampleMaker:
     @torch.no_grad()
     def __call__(self, seeds: Sequence[int], worlds: Worlds, generator: torch.Generator) -> dict[str, Tensor]:
         """The samples of these worlds: target [n,16,t,h,w], seed [n,2,16,1,h,w] (as photographed, as decoded before),
-        views [n,VIEWS,32,t,h,w], coverage [n,VIEWS,t,h,w], and whole [n,WHOLE,64,t,h,w], conditions of topk_concat.
+        views [n,VIEWS,32,t,h,w], coverage [n,VIEWS,t,h,w], nearness [n,VIEWS,t,1,1], and whole [n,WHOLE,64,t,h,w],
+        conditions of topk_concat.
         """
         footage, _ = film(seeds, worlds, self.size, self.samples)
         footage = mirrored(footage, torch.rand(len(seeds), generator=generator, device=self.device) < 0.5)
@@ -216,6 +229,7 @@ class SampleMaker:
             "seed": torch.cat((seed, self._decoded_before(seed))),
             "views": pairs[:VIEWS],
             "coverage": torch.stack([cell_coverage(m) for m in mask]).half(),  # exact: they are k/512
+            "nearness": torch.stack([camera_nearness(view, footage.target_w2c[scene]) for view in geometry.w2c[scene]]),
             "whole": whole,
         }
 

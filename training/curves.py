@@ -9,7 +9,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot
 
-LEFT_OUT = {"step", "minutes", "progress", "rate", "norm"}
+LEFT_OUT = {"step", "minutes", "progress", "rate", "norm", "bad_steps"}
 
 
 def read_log(path: Path) -> dict[str, list[tuple[int, float]]]:

@@ -3,41 +3,37 @@
     torchrun --standalone --nproc-per-node 4 -m training.dit --directory runs/dit --vae runs/vae --vggt runs/vggt
 
 Loss: that of EDM (Karras et al. 2022, table 1), over the latent frames after the first, which is given as the sampler
-gives it. Latent channels weigh by the root of what they do to pixels. New scenes are drawn for a fixed share of the
-time; from each, every step draws other views and another fusion mode.
+gives it, with latent channels weighing by what they do to pixels; and the error of decoded pixels, where there is much
+noise (training/dit_loss.py). New scenes are drawn for a fixed share of the time; from each, every step draws other
+views and another fusion mode.
 """
 
 import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional as F
 
 from gen3c.generator.dit import Dit
-from gen3c.generator.sampler import AUGMENT_SIGMA
-from gen3c.generator.scheduler import SIGMA_DATA, SIGMA_MAX, Preconditioning
 from gen3c.generator.vae import VideoDecoder, VideoEncoder
 from gen3c.presets import TINY
 from training import vae as vae_training
 from training import vggt as vggt_training
 from training.conditions import SampleMaker, draw_caches
+from training.dit_loss import channel_weights, denoising_loss, draw_sigmas, pixel_loss
 from training.dit_validation import Validation
 from training.replay import Replay
 from training.run import Run, load_weights, parse
 from training.stream import WorldStream
 
-# Noise levels: most where pictures take shape, and enough from where sampling starts, which decides the mean.
-SIGMA_LOG_MEAN, SIGMA_LOG_STD = -0.2, 1.5
-HIGH_SHARE, HIGH_SIGMA = 0.25, 4.0  # of the samples, uniform in log sigma from here to SIGMA_MAX
-UNCONDITIONAL_SHARE = 0.1  # without cache, for guidance
+UNCONDITIONAL_SHARE = 0.03  # without cache, for guidance
 DECODED_SEED_SHARE = 0.2  # first frames as those of later chunks
 FRAME_RATES = (24.0, 24.0, 24.0, 12.0, 16.0, 25.0, 30.0)  # one a call
-CHANNEL_POWER = 0.5  # of a channel's effect on pixels, for its weight
+# Of the mean squared error in pixels, which is about 0.018 where the latent loss is 0.36: the two count alike.
+PIXEL_WEIGHT = 20.0
 VALIDATE_EVERY = 150.0  # seconds
 
 
@@ -48,22 +44,26 @@ def main() -> None:
     initialise(dit, torch.Generator().manual_seed(args.seed))
     if args.initial is not None:
         dit.load_state_dict(load_weights(args.initial))
+    ignore_text(dit)
     run = Run("dit", dit, args, lr=args.lr)
     for block in dit.transformer.transformer_blocks:
         block.attn2.set_processor(ReadsNothing())
     maker = _maker(args, run.device)
     feed = Feed(run, maker, args)
     feed.fill(args.fill)
-    weights = channel_weights(maker, feed.ring.sample(8, run.generator)["target"], run.generator)
+    weights = channel_weights(maker.decoder.decode, feed.ring.sample(8, run.generator)["target"], run.generator)
     validation = Validation(maker, args.validation_scenes, run.directory) if run.rank == 0 else None
-    network = torch.compile(run.model, dynamic=False) if run.device.type == "cuda" and not args.eager else run.model
+    compiled = run.device.type == "cuda" and not args.eager
+    network = torch.compile(run.model, dynamic=False) if compiled else run.model
+    decode = torch.compile(maker.decoder.decode, dynamic=False) if compiled else maker.decoder.decode
     validated = time.monotonic()
     for _ in run.steps():
         feed.step()
-        inputs = draw_inputs(feed.ring.sample(args.batch, run.generator), run)
+        target, seed, cache, sigma, noise, fps = draw_inputs(feed.ring.sample(args.batch, run.generator), run)
         with torch.autocast(run.device.type, torch.bfloat16):
-            loss, logged = denoising_loss(network, *inputs, weights)
-        run.optimise(loss, **logged)
+            latent, denoised, logged = denoising_loss(network, target, seed, cache, sigma, noise, fps, weights)
+            pixels = pixel_loss(decode, denoised, target, sigma, run.cpu_generator)
+        run.optimise(latent + args.pixel_weight * pixels, latent=latent, pixels=pixels, **logged)
         if validation is not None and time.monotonic() - validated > VALIDATE_EVERY:
             run.log(**validation.measure(run.averaged()))
             validated = time.monotonic()
@@ -92,6 +92,14 @@ def initialise(dit: Dit, generator: torch.Generator) -> None:
     ]
     for linear in (*modulations, network.norm_out.linear_2, network.time_embed.t_embedder.linear_2, network.proj_out):
         nn.init.zeros_(linear.weight)
+    ignore_text(dit)
+
+
+def ignore_text(dit: Dit) -> None:
+    """Let no text change anything, in place: cross-attention is not trained, as the text is always zeros."""
+    for block in dit.transformer.transformer_blocks:
+        for parameter in block.attn2.to_out.parameters():
+            nn.init.zeros_(parameter)
 
 
 class ReadsNothing:
@@ -123,68 +131,6 @@ def draw_inputs(batch: dict[str, Tensor], run: Run) -> tuple[Tensor, Tensor, Ten
     noise = torch.randn(target.shape, generator=generator, device=device)
     rate = FRAME_RATES[int(torch.randint(len(FRAME_RATES), (), generator=run.cpu_generator))]
     return target, seed, cache, draw_sigmas(n, generator, device), noise, torch.full((n, 1), rate, device=device)
-
-
-def draw_sigmas(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Noise levels [n]."""
-    common = SIGMA_LOG_MEAN + SIGMA_LOG_STD * torch.randn(n, generator=generator, device=device)
-    kind, place = torch.rand(2, n, generator=generator, device=device)
-    high = math.log(HIGH_SIGMA) + place * math.log(SIGMA_MAX / HIGH_SIGMA)
-    return torch.where(kind < HIGH_SHARE, high, common.clamp(max=math.log(SIGMA_MAX))).exp()
-
-
-def denoising_loss(
-    dit: Callable[..., Tensor],
-    target: Tensor,  # [n,16,t,h,w]
-    seed: Tensor,  # [n,16,1,h,w]
-    cache: Tensor,  # [n,64,t,h,w]
-    sigma: Tensor,  # [n]
-    noise: Tensor,  # [n,16,t,h,w]
-    fps: Tensor,  # [n,1]
-    weights: Tensor,  # [16,1,1,1] of the channels
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """EDM's loss, and for the log the error of the denoised latent from much noise and from little."""
-    column = sigma.view(-1, 1, 1, 1, 1)
-    at = Preconditioning.at(column)
-    held = (seed + AUGMENT_SIGMA * noise[:, :, :1]) / math.hypot(AUGMENT_SIGMA, SIGMA_DATA)
-    latent = torch.cat((held, (target + column * noise)[:, :, 1:] * at.c_in), dim=2)
-    mask = F.pad(torch.ones_like(cache[:, :1, :1]), (0, 0, 0, 0, 0, cache.shape[2] - 1))
-    text = latent.new_zeros(len(latent), TINY.dit.text_tokens, TINY.dit.text_dim)  # no text encoder is served
-    out = dit(latent, at.c_noise.view(-1, 1), mask, cache, text, fps).float()
-    # (target - c_skip x) / c_out, without the difference of two large numbers.
-    total = (column**2 + SIGMA_DATA**2).sqrt()
-    wanted = (column / SIGMA_DATA * target - SIGMA_DATA * noise) / total
-    error = (out - wanted)[:, :, 1:].square()
-    with torch.no_grad():
-        denoised = (error * at.c_out**2).mean(dim=(1, 2, 3, 4))
-        much = (sigma > HIGH_SIGMA).float()
-        little = ((sigma < 1) & (sigma > 0.1)).float()
-        logged = {
-            "much_noise": (denoised * much).sum() / much.sum().clamp(min=1),
-            "little_noise": (denoised * little).sum() / little.sum().clamp(min=1),
-        }
-    return (error * weights).mean(), logged
-
-
-@torch.no_grad()
-def channel_weights(maker: SampleMaker, latents: Tensor, generator: torch.Generator) -> Tensor:
-    """Weights [16,1,1,1] of mean 1: the power CHANNEL_POWER of what noise on a channel does to the decoded pixels.
-
-    All processes get those of the first.
-    """
-    latents = latents.float()
-    clean = maker.decoder.decode(latents)
-    effects = []
-    for channel in range(latents.shape[1]):
-        noisy = latents.clone()
-        noise = torch.randn(latents[:, channel].shape, generator=generator, device=latents.device)
-        noisy[:, channel] += 0.2 * SIGMA_DATA * noise
-        effects.append((maker.decoder.decode(noisy) - clean).square().mean())
-    weights = torch.stack(effects) ** CHANNEL_POWER
-    weights = weights / weights.mean()
-    if distributed.is_initialized():
-        distributed.broadcast(weights, 0)
-    return weights.view(-1, 1, 1, 1)
 
 
 class Feed:
@@ -257,9 +203,9 @@ def _maker(args: argparse.Namespace, device: torch.device) -> SampleMaker:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", type=Path, required=True, help="the run of training.vae")
     parser.add_argument("--vggt", type=Path, help="the run of training.vggt; without it no geometry is estimated")
-    parser.add_argument("--initial", type=Path, help="folder of the run to start from")
     parser.add_argument("--batch", type=int, default=64, help="samples a step and process")
     parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--pixel-weight", type=float, default=PIXEL_WEIGHT, help="of the pixels' mean squared error")
     parser.add_argument("--group", type=int, default=16, help="scenes drawn at a time")
     parser.add_argument("--workers", type=int, default=3, help="processes that draw worlds ahead")
     parser.add_argument("--fill", type=int, default=256, help="scenes drawn before the first step")

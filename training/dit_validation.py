@@ -116,14 +116,16 @@ def make_cases(maker: SampleMaker, footage: Footage, generator: torch.Generator)
     for i in range(len(footage.views)):
         sample = maker.sample(footage, geometry, i, generator)
         warp = warp_views(cached(footage.views, geometry, i), footage.target_w2c[i], geometry.K[i, 0])
+        distance = _distances(geometry.w2c[i], footage.target_w2c[i])
         caches = {}
         for row, (mode, views) in ROWS.items():
             included = (torch.arange(VIEWS, device=maker.device) < views)[None]
-            caches[row] = pooled(sample["views"][None], sample["coverage"][None], included, mode)[0].to(maker.dtype)
+            parts = (sample[name][None] for name in ("views", "coverage", "nearness"))
+            caches[row] = pooled(*parts, included, mode)[0].to(maker.dtype)
         case = Case(
             truth=footage.targets[i],
             unseen=~visible[i].any(dim=1),
-            composites={views: composite(warp, views) for views in (VIEWS, 1)},
+            composites={views: composite(warp, distance, views) for views in (VIEWS, 1)},
             first_warp=to_uint8(warp.image[: footage.targets.shape[1]].transpose(0, 1)[None])[0],
             reconstruction=to_uint8(maker.decoder.decode(sample["target"][None].float()))[0],
             seed=sample["seed"][0],
@@ -133,13 +135,22 @@ def make_cases(maker: SampleMaker, footage: Footage, generator: torch.Generator)
     return cases
 
 
-def composite(warp: Warp, views: int) -> Tensor:
-    """The nearest surface of the first `views` of VIEWS views, holes closed from around them, [f,h,w,3] uint8."""
-    image, coverage, depth = (x.unflatten(0, (VIEWS, -1))[:views] for x in (warp.image, warp.coverage, warp.depth))
+def composite(warp: Warp, distance: Tensor, views: int) -> Tensor:
+    """Every pixel from the nearest camera that covers it, of the first `views` of VIEWS views; holes are closed from
+    around them. distance [v,f] is between the cameras of views and frames; [f,h,w,3] uint8.
+    """
+    image, coverage = (x.unflatten(0, (VIEWS, -1))[:views] for x in (warp.image, warp.coverage))
     covered = coverage > 0  # [v,f,1,h,w]
-    nearest = torch.where(covered, depth, torch.inf).argmin(dim=0, keepdim=True)
+    far = distance[:views, :, None, None, None]
+    nearest = torch.where(covered, far, torch.inf).argmin(dim=0, keepdim=True)
     pixels = image.gather(0, nearest.expand(1, -1, 3, -1, -1))[0]  # [f,3,h,w]
     return to_uint8(fill_holes(pixels, covered.any(dim=0)).transpose(0, 1)[None])[0]
+
+
+def _distances(views: Tensor, frames: Tensor) -> Tensor:  # [v,4,4] and [f,4,4] w2c
+    """Between the cameras of views and frames, [v,f]."""
+    at, to = (-(w2c[:, :3, :3] * w2c[:, :3, 3:]).sum(1) for w2c in (views, frames))
+    return (at[:, None] - to).norm(dim=-1)
 
 
 def psnr(video: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:

@@ -54,9 +54,9 @@ def package(vae: Path, vggt: Path, dit: Path, target: Path) -> int:
         size = sum(path.stat().st_size for path in root.rglob("*.safetensors"))
         if size > LIMIT:
             raise ValueError(f"the weights have {size} bytes; legal are {LIMIT}.")
+        target.mkdir(parents=True, exist_ok=True)
         for folder in ("vae", "transformer", FOLDER):
             shutil.rmtree(target / folder, ignore_errors=True)
-            target.mkdir(parents=True, exist_ok=True)
             (root / folder).rename(target / folder)
     return size
 

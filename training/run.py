@@ -2,7 +2,8 @@
 
 A run is planned in minutes, and may be done in parts, each of which goes on where the one before stopped. Under
 `torchrun` every process draws worlds of its own, and gradients are averaged. A checkpoint is a few files of less than
-16 MiB: weights in float32, AdamW's moments in bfloat16, and the averaged weights in float16, which are the result.
+16 MiB, which the state names: weights in float32, AdamW's moments in bfloat16, and the averaged weights in float16.
+Beside it lie the averaged weights alone, which are the result.
 """
 
 import argparse
@@ -15,13 +16,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 
-FIRST_TRAINING_SEED = 1_000_000  # worlds below are held out (training/shots.py)
+from training.shards import replace, shards
+from training.shots import FIRST_TRAINING_SEED
+
+NETWORKS = ("vae", "vggt", "dit")  # each learns from worlds of its own
 SEEDS_A_RUN = 1 << 32
 WEIGHTS, STATE, LOG = "weights.safetensors", "state.json", "log.jsonl"
-_SHARD_BYTES = 15 << 20
 _LOG_EVERY, _AGREE_EVERY = 50, 20  # steps
 _SAVE_EVERY = 120.0  # seconds
 _LOWEST_RATE = 0.02  # of the peak, at the end
@@ -37,14 +40,20 @@ def parse(
     )
     parser.add_argument("--minutes", type=float, default=minutes, help="of the whole run: the schedule's length")
     parser.add_argument("--part-minutes", type=float, default=math.inf, help="stop this part after so many minutes")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--initial", type=Path, help="folder of another run, whose weights this one starts from")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of worlds and noise; with --initial another than that run's, for new worlds",
+    )
     if add is not None:
         add(parser)
     return parser.parse_args()
 
 
 class Run:
-    """One training of `model`, which is moved to this process's device."""
+    """One training of `model`, one of NETWORKS, which is moved to this process's device."""
 
     def __init__(
         self,
@@ -62,13 +71,13 @@ class Run:
         self.name, self.model, self.directory = name, model, Path(args.directory)
         self.rank, self.world, self.device = _join()
         self.step, self.progress = 0, 0.0
-        self.on_save: list[Callable[[Path], None]] = []
         self._lr, self._warmup, self._clip, self._ema_decay = lr, warmup, clip, ema
         self._planned, self._part = 60 * args.minutes, 60 * args.part_minutes
         self._earlier = 0.0
-        self._first_seed = FIRST_TRAINING_SEED + SEEDS_A_RUN * args.seed
+        self._first_seed = first_seed(name, args.seed)
         self._drawn = 0  # worlds, by all processes
         self._sums: dict[str, Tensor] = {}
+        self._summed = 0  # steps
         model.to(self.device)
         self._trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
         self._gradient = _one_gradient(list(self._trained.values()))
@@ -111,14 +120,18 @@ class Run:
         self.save()
 
     def optimise(self, loss: Tensor, **logged: Tensor) -> None:
-        """One step of AdamW on the mean of `loss` over all processes. `logged` scalars are averaged in the log."""
+        """One step of AdamW on the mean of `loss` over all processes. `logged` scalars are averaged in the log.
+
+        A gradient that is not finite counts as 0. Raises FloatingPointError if none was finite between two log lines.
+        """
         loss.backward()  # type: ignore[no-untyped-call]
         if self.world > 1:
             distributed.all_reduce(self._gradient)
             self._gradient /= self.world
-        self._gradient.nan_to_num_(0.0, 0.0, 0.0)  # one bad sample must not end a run
         norm = self._gradient.norm()
-        self._gradient *= (self._clip / (norm + 1e-6)).clamp(max=1)
+        finite = norm.isfinite()
+        self._gradient.nan_to_num_(0.0, 0.0, 0.0)  # one bad sample must not end a run
+        self._gradient *= torch.where(finite, (self._clip / (norm + 1e-6)).clamp(max=1), 0)
         for group in self._optimiser.param_groups:
             group["lr"] = self._lr * self._rate()
         self._optimiser.step()
@@ -127,7 +140,7 @@ class Run:
         decay = min(self._ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self._averaged.values()), list(self._trained.values()), 1 - decay)
-        self._note(loss=loss, norm=norm, **logged)
+        self._note(~finite, loss=loss, norm=norm, **logged)
 
     def averaged(self) -> nn.Module:
         """A copy of the model with the averaged weights, for inference."""
@@ -146,17 +159,17 @@ class Run:
             print(self.name, json.dumps(line), flush=True)
 
     def save(self) -> None:
-        """The checkpoint, by process 0; a name is replaced once its file is complete, the state's last."""
+        """The checkpoint, by process 0. The state's file makes it valid; only then is the one before deleted."""
         self._saved = time.monotonic()
         if self.rank != 0:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         weights = {key: x.half() for key, x in {**self.model.state_dict(), **self._averaged}.items()}
-        _replace(self.directory / WEIGHTS, weights)
+        replace(self.directory / WEIGHTS, weights)
         names = []
-        for i, shard in enumerate(_shards(self._state())):
-            names.append(f"state-{i}.safetensors")
-            _replace(self.directory / names[-1], shard)
+        for i, shard in enumerate(shards(self._state())):
+            names.append(f"state-{self.step}-{i}.safetensors")
+            replace(self.directory / names[-1], shard)
         state = {
             "step": self.step,
             "seconds": self._earlier + time.monotonic() - self._began,
@@ -167,25 +180,36 @@ class Run:
         new = self.directory / f"{STATE}.new"
         new.write_text(json.dumps(state))
         new.replace(self.directory / STATE)
-        for write in self.on_save:
-            write(self.directory)
+        for path in self.directory.glob("state-*"):  # those before, and what a kill left half-written
+            if path.name not in names:
+                path.unlink()
 
     def _rate(self) -> float:
         """The learning rate's share of its peak: a cosine over the planned time."""
         warm = min(1.0, (self.step - self._resumed + 1) / self._warmup)
         return warm * (_LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * self.progress)))
 
-    def _note(self, **values: Tensor) -> None:
-        for key, value in values.items():
+    def _note(self, bad: Tensor, **values: Tensor) -> None:  # bad: [] bool, the step had no finite gradient
+        for key, value in {"bad_steps": bad, **values}.items():
             seen = value.detach().float().mean()
             self._sums[key] = self._sums[key] + seen if key in self._sums else seen
+        self._summed += 1
         if self.step % _LOG_EVERY == 0:
-            means = {key: round(float(x) / _LOG_EVERY, 5) for key, x in self._sums.items()}
+            bad_steps = round(float(self._sums.pop("bad_steps")))
+            means = {key: round(float(x) / self._summed, 5) for key, x in self._sums.items()}
             self._sums.clear()
-            self.log(progress=round(self.progress, 4), rate=round(self._lr * self._rate(), 7), **means)
+            self._summed = 0
+            rate = round(self._lr * self._rate(), 7)
+            self.log(progress=round(self.progress, 4), rate=rate, bad_steps=bad_steps, **means)
+            if bad_steps == _LOG_EVERY:
+                raise FloatingPointError(
+                    f"{self.name} diverged: none of the gradients of steps {self.step - _LOG_EVERY} to "
+                    f"{self.step - 1} was finite. Go on from the checkpoint with a lower learning rate."
+                )
 
     def _state(self) -> dict[str, Tensor]:
         tensors = {f"model.{key}": x for key, x in self.model.state_dict().items()}
+        tensors |= {f"averaged.{key}": x.half() for key, x in self._averaged.items()}
         for key, p in self._trained.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 if name in self._optimiser.state.get(p, {}):
@@ -198,9 +222,8 @@ class Run:
         for name in state["shards"]:
             tensors |= load_file(self.directory / name, device=str(self.device))
         self.model.load_state_dict({k.removeprefix("model."): x for k, x in tensors.items() if k.startswith("model.")})
-        averaged = load_file(self.directory / WEIGHTS, device=str(self.device))
         for key, p in self._trained.items():
-            self._averaged[key].copy_(averaged[key])
+            self._averaged[key].copy_(tensors[f"averaged.{key}"])
             if f"exp_avg.{key}" in tensors:
                 self._optimiser.state[p] = {
                     "step": torch.tensor(float(state["step"]), device=self.device if p.is_cuda else "cpu"),
@@ -224,6 +247,13 @@ class Run:
         value = torch.tensor(seconds, dtype=torch.float64, device=self.device)
         distributed.broadcast(value, 0)
         return float(value)
+
+
+def first_seed(network: str, seed: int) -> int:
+    """Of the SEEDS_A_RUN worlds of a run with `--seed seed`. Raises ValueError for what is not in NETWORKS."""
+    if network not in NETWORKS:
+        raise ValueError(f"the run is of {network!r}; legal are {', '.join(NETWORKS)}.")
+    return FIRST_TRAINING_SEED + SEEDS_A_RUN * (len(NETWORKS) * seed + NETWORKS.index(network))
 
 
 def load_weights(directory: Path) -> dict[str, Tensor]:
@@ -255,21 +285,3 @@ def _one_gradient(parameters: list[nn.Parameter]) -> Tensor:
         p.grad = gradient[start : start + p.numel()].view_as(p)
         start += p.numel()
     return gradient
-
-
-def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for key, tensor in tensors.items():
-        if size and size + tensor.nbytes > _SHARD_BYTES:
-            shards.append({})
-            size = 0
-        shards[-1][key] = tensor
-        size += tensor.nbytes
-    return shards
-
-
-def _replace(path: Path, tensors: dict[str, Tensor]) -> None:
-    new = path.with_suffix(".new")
-    save_file({key: x.detach().cpu().contiguous() for key, x in tensors.items()}, new)
-    new.replace(path)

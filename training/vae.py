@@ -4,8 +4,8 @@
 
 It starts from the best linear code (training/linear_code.py), which stays as it is while the residual networks learn;
 with --initial it starts from the weights of another run, and --freeze-encoder then trains the decoder alone. Loss: the
-logarithm of each sample's mean squared error, whose mean is PSNR, and the error's differences along x, y, time and the
-motion of surfaces.
+logarithm of each sample's mean squared error, whose mean is PSNR, the error's differences along x, y, time and the
+motion of surfaces, and what holes elsewhere change in the latents of cells that have none.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from training.run import STATE, Run, load_weights, parse
 from training.scenes import draw_worlds
 from training.shots import VALIDATION_SEEDS
 from training.stream import WorldStream
-from training.vae_data import as_video, draw_clips, seen_masks, training_videos
+from training.vae_data import Samples, as_video, draw_clips, seen_masks, training_videos
 
 SIZE = (TINY.height, TINY.width)
 RENDERED = 16  # clips at a time
@@ -62,11 +62,11 @@ def main() -> None:
             clips.add(draw_clips(*worlds.next(), SIZE))
         sample = clips.sample(args.batch, run.generator)
         with torch.no_grad():
-            video, shift = training_videos(sample, tuple(args.crop), run.generator)
-            noise = latent_noise(video, run.generator)
+            samples = training_videos(sample, tuple(args.crop), run.generator)
+            noise = latent_noise(samples.video, run.generator)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.device.type == "cuda"):
-            loss, mse, unsteady = step_loss(vae, video, shift, noise, args.steady)
-        run.optimise(loss, mse=mse, unsteady=unsteady)
+            loss, logged = step_loss(vae, samples, noise, args.steady, args.keep_covered)
+        run.optimise(loss, **logged)
         checker.check_sometimes()
     worlds.close()
     checker.check()
@@ -75,12 +75,15 @@ def main() -> None:
 
 def loss_of(
     vae: LightVae,
-    video: Tensor,  # [n,3,T,h,w]
-    shift: Tensor,  # [n,T-1,h,w,2] of its points in pixels (training.motion.shifts)
+    samples: Samples,
     noise: Tensor,  # as the latents
     steady: float,  # weight of how the error changes along the motion, which is flicker
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, the mean squared error on [-1,1], and the error's mean change along the motion."""
+    keep: float,  # weight of `disturbance`
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss, and for the log the mean squared error on [-1,1], the error's mean change along the motion, and
+    `disturbance`.
+    """
+    video = samples.video
     z = vae.encoder(video)
     decoded = vae.decoder(z + noise.to(z.dtype))
     error = decoded.float() - video
@@ -88,8 +91,23 @@ def loss_of(
     loss = 0.1 * (mse + 1e-4).log().mean() + 1e-6 * z.float().square().mean()
     for axis in (2, 3, 4):
         loss = loss + 0.1 * error.diff(dim=axis).abs().mean()
-    changing = unsteadiness(error, shift)
-    return loss + steady * changing, mse.mean(), changing
+    changing = unsteadiness(error, samples.shift)
+    disturbed = disturbance(vae, z, samples)
+    loss = loss + steady * changing + keep * disturbed
+    return loss, {"mse": mse.mean(), "unsteady": changing, "disturbed": disturbed}
+
+
+def disturbance(vae: LightVae, z: Tensor, samples: Samples) -> Tensor:  # z: [n,16,t,h,w], the latents of the samples
+    """Mean squared change of the latents, whose deviations are about 1, by holes that are not in their own cells.
+
+    Fusion takes every cell from the view that covers it best, whatever surrounds it there.
+    """
+    if not len(samples.whole):  # of a small batch
+        return z.new_zeros(())
+    with torch.no_grad():
+        wanted = vae.encoder(samples.whole)
+    change = (z[: len(wanted)].float() - wanted.float()).square().mean(1)  # [m,t,h,w]
+    return (change * samples.covered).sum() / samples.covered.sum().clamp(min=1)
 
 
 def latent_noise(video: Tensor, generator: torch.Generator) -> Tensor:  # [n,3,T,h,w]
@@ -199,7 +217,7 @@ def _set_linear_code(vae: LightVae, clips: Replay, run: Run) -> None:
 
 
 def _videos(clips: Replay, count: int, device: torch.device) -> Iterator[Tensor]:
-    """Clips of the ring, [8,3,T,h,w] each, the same for the same ring."""
+    """Clips of the ring, [RENDERED,3,T,h,w] each, the same for the same ring."""
     generator = torch.Generator(device).manual_seed(1)
     for _ in range(math.ceil(count / RENDERED)):
         yield as_video(clips.sample(RENDERED, generator)["rgb"])
@@ -216,11 +234,13 @@ def _mean_psnr(videos: list[Tensor], code: LightVae | LinearCode) -> float:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--initial", type=Path, help="folder of the run to start from")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder; the latents stay the same")
     parser.add_argument("--train-linear", action="store_true", help="train the linear paths too")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--steady", type=float, default=0.3, help="weight of the error's change along the motion")
+    parser.add_argument(
+        "--keep-covered", type=float, default=0.1, help="weight of what holes change in cells that have none"
+    )
     parser.add_argument("--batch", type=int, default=32, help="samples of a step and process")
     parser.add_argument("--crop", type=int, nargs=2, default=(128, 192), help="height and width of a sample, px")
     parser.add_argument("--refresh", type=int, default=20, help="steps between two drawings of 16 clips")

@@ -1,11 +1,13 @@
 """What the autoencoder learns from: clips along camera paths, the same with holes, and masks of holes."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gen3c.fusion import cell_coverage
 from training.motion import motion, shifts
 from training.scenes import Worlds, render
 from training.shots import draw_shots
@@ -29,19 +31,22 @@ def as_video(clips: Tensor) -> Tensor:  # [n,T,h,w,3] uint8
     return clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def training_videos(
-    clips: dict[str, Tensor], crop: tuple[int, int], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+class Samples(NamedTuple):
+    """What one step learns from: first pictures with holes, then masks, then whole pictures."""
+
+    video: Tensor  # [n,3,T,h,w] float32 in [-1,1]
+    shift: Tensor  # [n,T-1,h,w,2], NaN in those that are no whole pictures, or run backwards
+    whole: Tensor  # [m,3,T,h,w]: the first m without their holes
+    covered: Tensor  # [m,t,h/8,w/8] bool: latent cells of the first m in which no pixel of any frame is in a hole
+
+
+def training_videos(clips: dict[str, Tensor], crop: tuple[int, int], generator: torch.Generator) -> Samples:
     """Samples of the shares above, the rest whole pictures.
 
     Args:
         clips: of `draw_clips`: rgb [n,T,H,W,3] and shift [n,T-1,H,W,2].
         crop: height and width of a sample, multiples of 8.
         generator: on the device of the clips.
-
-    Returns:
-        [n,3,T,h,w] float32 in [-1,1], and its shifts [n,T-1,h,w,2], NaN in those that are no whole pictures, or run
-        backwards.
     """
     n = len(clips["rgb"])
     rgb, shift = _windows(clips["rgb"], clips["shift"], crop, generator)
@@ -52,7 +57,16 @@ def training_videos(
     pictures = torch.where(seen[:holed], video[:holed], -1.0)
     grey = (seen[holed:] * 2.0 - 1.0).expand(-1, 3, -1, -1, -1)
     shift[: holed + masks] = torch.nan
-    return torch.cat([pictures, grey, video[holed + masks :]]), shift
+    covered = _covered(seen[:holed])
+    return Samples(torch.cat([pictures, grey, video[holed + masks :]]), shift, video[:holed], covered)
+
+
+def _covered(seen: Tensor) -> Tensor:
+    """Latent cells that are seen whole, [n,t,h/8,w/8] bool, of masks [n,1,T,h,w] bool."""
+    cells = seen.new_zeros(len(seen), 1 + (seen.shape[2] - 1) // 8, seen.shape[3] // 8, seen.shape[4] // 8)
+    for i, mask in enumerate(seen):
+        cells[i] = cell_coverage(mask.transpose(0, 1)) == 1  # exact: they are k/512
+    return cells
 
 
 def seen_masks(n: int, size: Sequence[int], generator: torch.Generator) -> Tensor:  # size: T, h, w

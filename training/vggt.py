@@ -31,7 +31,7 @@ from training.vggt_loss import CAMERA, camera_loss, depth_loss, targets_of
 from training.vggt_metrics import evaluate_on, held_out
 
 VIEWS_OF_STEPS = (8, 4, 8, 2, 8, 4, 8, 1)  # in turns; all processes are at the same step
-DENSE = 0.5  # share of a step's frames that the depth head sees: it takes half of the time, and learns from pixels
+DENSE = 0.5  # share of a step's frames for the depth head by default: it takes half of the time, and learns from pixels
 VALIDATE_EVERY = 120.0  # seconds
 
 
@@ -123,8 +123,9 @@ def predict(vggt: Vggt, images: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
 class Trainer:
     """A step's loss; its functions are compiled once, on a GPU."""
 
-    def __init__(self, run: Run, vggt: Vggt, frames: int) -> None:
+    def __init__(self, run: Run, vggt: Vggt, frames: int, dense: float) -> None:
         self.vggt, self.frames, self.generator = vggt, frames, run.generator
+        self._dense = max(1, round(dense * frames))  # frames that the depth head sees
         self._altered, self._depth_loss = altered, depth_loss
         if run.device.type == "cuda":
             # By pieces: most are alike, and only attention over all frames depends on how views are grouped.
@@ -149,7 +150,7 @@ class Trainer:
         images = images.reshape(scenes, views, *images.shape[1:])
         targets = targets_of(batch)
         order = torch.randperm(self.frames, generator=self.generator, device=device)
-        dense = order[: max(1, round(DENSE * self.frames))]
+        dense = order[: self._dense]
         poses, logits = predict(self.vggt, images, dense)
         camera, translation, rotation, fov = camera_loss(poses, targets.pose)
         depth, error, gradient = self._depth_loss(logits, targets.depth.flatten(0, 1)[dense])
@@ -202,9 +203,11 @@ def load_trained(directory: Path, config: VggtConfig = VGGT_TINY) -> Vggt:
 
 
 def main() -> None:
+    """Train until the time of this part is over."""
+
     def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--initial", type=Path, help="folder of the run to start from")
         parser.add_argument("--frames", type=int, default=192, help="of a step and process; a multiple of 8")
+        parser.add_argument("--dense", type=float, default=DENSE, help="share of the frames that the depth head sees")
         parser.add_argument("--every", type=int, default=2, help="steps between drawings of 16 new worlds a process")
         parser.add_argument("--fill", type=int, default=32, help="drawings before the first step of a part")
         parser.add_argument("--workers", type=int, default=4, help="processes that draw worlds ahead")
@@ -215,6 +218,8 @@ def main() -> None:
     args = parse(__doc__, minutes=18, add=add)
     if args.frames % max(VIEWS_OF_STEPS):
         raise SystemExit(f"--frames is {args.frames}; legal are multiples of {max(VIEWS_OF_STEPS)}.")
+    if not 0 < args.dense <= 1:
+        raise SystemExit(f"--dense is {args.dense}; legal is more than 0 and at most 1.")
     vggt = trainable()
     initialise(vggt, torch.Generator().manual_seed(args.seed))
     if args.initial is not None:
@@ -226,7 +231,7 @@ def main() -> None:
     each = 1000 / args.fill * seconds_of(run.device, lambda: draw(ring, worlds, args.samples, args.fill))
     print(f"vggt drawing {DRAWN_AT_ONCE} worlds: compiled in {first:.0f} s, {each:.0f} ms each time", flush=True)
     scenes = held_out(VALIDATION_SEEDS, run.device) if run.rank == 0 else {}
-    trainer = Trainer(run, vggt, args.frames)
+    trainer = Trainer(run, vggt, args.frames, args.dense)
     trainer.warm_up(ring)
     validated = time.monotonic()
     for step in run.steps():

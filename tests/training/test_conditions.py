@@ -24,6 +24,7 @@ from gen3c.presets import VGGT_TINY, LightVaeConfig
 from gen3c.program import LocalProgram
 from gen3c.scene import SourceView, build_scene
 from training.conditions import (
+    MODE_SHARES,
     VIEWS,
     SampleMaker,
     as_float,
@@ -107,7 +108,8 @@ def test_a_sample_holds_the_conditions_of_a_job():
             found = sample["whole"][0]
         else:
             everything = torch.ones(1, VIEWS, dtype=torch.bool)
-            found = pooled(sample["views"][None], sample["coverage"][None], everything, mode)[0]
+            parts = (sample[name][None] for name in ("views", "coverage", "nearness"))
+            found = pooled(*parts, everything, mode)[0]
         torch.testing.assert_close(found, job, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
         sample["seed"][0], encode_seed(encoder, views[0].image[None], 1)[0], atol=1e-4, rtol=1e-4
@@ -121,12 +123,14 @@ def test_scenes_pooled_together_are_those_pooled_alone(mode):
     views = torch.randn(n, VIEWS, 32, *LATENT, generator=generator())
     views[:, 3] = views[:, 2]  # ties
     coverage = torch.randint(5, (n, VIEWS, *LATENT), generator=generator(1)) / 4
+    nearness = torch.randint(1, 4, (n, VIEWS, LATENT[0], 1, 1), generator=generator(3)) / 4
     included = draw_subsets(n, generator(2), torch.device("cpu"))
-    together = pooled(views, coverage, included, mode)
+    together = pooled(views, coverage, nearness, included, mode)
     for i in range(n):
         pool = Pool.empty(LATENT)
         for j in included[i].nonzero()[:, 0].tolist():
-            pool = fold(pool, ViewLatents(views[i, j], coverage[i, j]), mode)
+            near = nearness[i, j].expand(LATENT)
+            pool = fold(pool, ViewLatents(views[i, j], coverage[i, j], near), mode)
         assert torch.equal(together[i], pool.condition()[0])
 
 
@@ -153,19 +157,25 @@ def test_view_0_is_in_every_subset_and_all_counts_occur():
     assert counts[1] == pytest.approx(0.2, abs=0.05)
 
 
-def test_caches_have_a_quarter_of_each_mode():
-    shape = (8, VIEWS, 32, *LATENT)
+def test_half_of_the_caches_are_ranked_the_rest_by_the_other_modes():
+    n = 12
     batch = {
-        "target": torch.zeros(8, 16, *LATENT),
-        "views": torch.randn(shape, generator=generator()).bfloat16(),
-        "coverage": torch.ones(8, VIEWS, *LATENT).half(),
-        "whole": torch.full((8, 2, 64, *LATENT), 7.0).bfloat16(),
+        "target": torch.zeros(n, 16, *LATENT),
+        "views": torch.randn(n, VIEWS, 32, *LATENT, generator=generator()).bfloat16(),
+        "coverage": torch.ones(n, VIEWS, *LATENT).half(),
+        "nearness": torch.ones(n, VIEWS, LATENT[0], 1, 1),
+        "whole": torch.full((n, 2, 64, *LATENT), 7.0).bfloat16(),
     }
     caches = draw_caches(batch, generator())
-    assert caches.shape == (8, 64, *LATENT)
+    assert caches.shape == (n, 64, *LATENT)
     assert caches.isfinite().all()
-    assert (caches[6:] == 7).all()  # topk_concat
-    assert (caches[:4, 32:] == 0).all()  # the modes of one buffer
+    assert (caches[:4, 32:] == 0).all()  # the modes of one buffer, two each
+    ranked = caches[4:10, 32:].flatten(1).any(1)  # of several views the second buffer has one
+    assert 1 <= ranked.sum() <= 6
+    assert (caches[4:10] != 7).any(1).all()
+    assert (caches[10:] == 7).all()  # topk_concat
+    assert sum(MODE_SHARES.values()) == pytest.approx(1)
+    assert set(MODE_SHARES) == set(FUSION_MODES)
 
 
 def test_depth_is_resampled_as_served():
