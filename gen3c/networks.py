@@ -16,13 +16,13 @@ from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
 from gen3c.generator.t5_folder import NETWORK_FOLDER
 from gen3c.generator.text_program import TEXT_ENCODER, find_text_encoder, load_text_encoder, text_encoder_provenance
 from gen3c.generator.vae import AnyVae, VideoDecoder, VideoEncoder
-from gen3c.generator.weights import find_weights, load_dit, load_vae
+from gen3c.generator.weights import checkpoint_root, find_weights, load_dit, load_vae
 from gen3c.geometry.vggt.model import VggtProgram
 from gen3c.geometry.vggt.signature import VGGT
 from gen3c.geometry.vggt.weights import find_vggt, load_vggt
 from gen3c.presets import Preset
 from gen3c.program import Signature
-from gen3c.weight_files import PACKAGED, HeldWeight, LazyTensor, Provenance, stored_weights
+from gen3c.weight_files import HeldWeight, LazyTensor, Provenance, stored_weights
 
 UNTRAINED_SEED = 0  # of the random weights that stand in until a checkpoint is there
 
@@ -132,7 +132,8 @@ def _vggt_provenance(source: WeightSource) -> Provenance:
 
 
 def _dit_stored(source: WeightSource) -> Mapping[str, LazyTensor] | None:
-    component = open_component(source.checkpoints or PACKAGED / source.preset.name, "transformer")
+    root = checkpoint_root(source.preset, source.checkpoints)
+    component = None if root is None else open_component(root, "transformer")
     return None if component is None else stored_weights(component.shards, "transformer.")
 
 

@@ -89,7 +89,11 @@ repository_cli.register(app)
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and turns every failure into a sentence and an exit code."""
 
+    stopped = False
+
     def stop(*_: object) -> NoReturn:
+        nonlocal stopped
+        stopped = True
         raise _Stopped
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a server, whose times a build is to tell
@@ -99,19 +103,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             signal.signal(number, stop)  # so that what was half written is removed
     try:
         app(args=None if arguments is None else list(arguments), prog_name="gen3c-export")
-    except InvalidInputError as error:
-        print(f"Error: {error}", file=sys.stderr)
+    except (Exception, _Stopped) as error:
+        if stopped:  # whatever came of it: a module that is stopped while it is imported says ImportError
+            print("Interrupted; what was not finished is removed.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(f"Error: {sentence}", file=sys.stderr)
         sys.exit(FAILED)
-    except OSError as error:
-        print(f"Error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
-        sys.exit(FAILED)
-    except ModuleNotFoundError as error:
-        print(f"Error: the package {error.name} is not installed; `pip install gen3c-triton[serve]`.", file=sys.stderr)
-        sys.exit(FAILED)
-    except _Stopped:
-        print("Interrupted; what was not finished is removed.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _sentence(error: BaseException) -> str | None:
+    """What is wrong, for the user; None if it is we who are."""
+    match error:
+        case InvalidInputError():
+            return str(error)
+        case ModuleNotFoundError():
+            return f"the package {error.name} is not installed; `pip install gen3c-triton[serve]`."
+        case OSError():
+            return f"{error.filename or 'a file'}: {error.strerror or error}."
+    return None
 
 
 def _log_to_stderr() -> None:

@@ -107,14 +107,25 @@ def find_weights(
     return None if component is None else component.folder, provenance
 
 
+def checkpoint_root(preset: Preset, directory: Path | None) -> Path | None:
+    """The directory of a preset's checkpoints: that which is given, or the package's, if it ships them.
+
+    What ships is of the preset as it stands: one whose sizes were changed has nothing in the package.
+    """
+    if directory is not None:
+        return directory
+    packaged = PACKAGED / preset.name
+    return packaged if PRESETS.get(preset.name) == preset and packaged.is_dir() else None
+
+
 def _find(
     preset: Preset, name: ComponentName, directory: Path | None, untrained_seed: int | None
 ) -> tuple[Component | None, Provenance]:
-    root = directory or PACKAGED / preset.name
-    # What ships is of the preset as it stands; a preset with other sizes has nothing in the package.
-    ships = PRESETS.get(preset.name) == preset and (root / name).is_dir()
-    if directory is None and untrained_seed is not None and preset.may_be_untrained and not ships:
-        return None, Provenance(f"untrained weights (seed {untrained_seed})")
+    root = checkpoint_root(preset, directory)
+    if root is None or (directory is None and not (root / name).is_dir()):
+        if untrained_seed is not None and preset.may_be_untrained:
+            return None, Provenance(f"untrained weights (seed {untrained_seed})")
+        root = PACKAGED / preset.name
     component = require_component(preset, name, root)
     return component, Provenance(name, _digest(component, read_manifest(root)))
 

@@ -14,6 +14,7 @@ from official_files import Published
 
 from gen3c.generator.weights import load_dit, load_vae
 from gen3c.presets import PRESETS
+from gen3c_export import cli
 from gen3c_export.cli import main
 from tests.cosmos import TINY_COSMOS
 
@@ -107,3 +108,21 @@ def test_a_stopped_program_says_so_and_leaves_nothing(published: Published, tmp_
     assert stderr.splitlines()[-1] == "Interrupted; what was not finished is removed."
     assert "Traceback" not in stderr
     assert not list(place.iterdir())
+
+
+def test_a_signal_that_becomes_another_error_is_still_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module that is stopped while it is imported says ImportError."""
+
+    def imports(**_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr(cli, "app", imports)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted; what was not finished is removed.\n"
