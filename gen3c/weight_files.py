@@ -67,6 +67,11 @@ class HeldWeight:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
 
+    @property
+    def numel(self) -> int:
+        """How many numbers."""
+        return self.tensor.numel()
+
     def read(self) -> Tensor:
         return self.tensor
 

@@ -6,7 +6,6 @@ The target is a checkpoint directory (gen3c/generator/checkpoint.py) of float16 
 import argparse
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,27 +15,11 @@ from torch import Tensor
 from gen3c.generator.checkpoint import STATISTICS, statistics_config, transformer_config, vae_config
 from gen3c.geometry.vggt.weights import FILES, FOLDER
 from gen3c.presets import TINY
-from gen3c.weight_files import PACKAGED
+from gen3c.weight_files import PACKAGED, HeldWeight
 from gen3c_export.writer import Weight, write_component
 from training.run import load_weights
 
 LIMIT = 24_000_000  # bytes, all weights together
-
-
-@dataclass(frozen=True)
-class Held:
-    """A tensor in memory, for the writer."""
-
-    tensor: Tensor
-
-    @property
-    def numel(self) -> int:
-        """How many numbers."""
-        return self.tensor.numel()
-
-    def read(self) -> Tensor:
-        """The tensor."""
-        return self.tensor
 
 
 def package(vae: Path, vggt: Path, dit: Path, target: Path) -> int:
@@ -62,7 +45,7 @@ def package(vae: Path, vggt: Path, dit: Path, target: Path) -> int:
 
 
 def _halved(tensors: dict[str, Tensor]) -> dict[str, Weight]:
-    return {key: Weight(Held(tensor.contiguous()), torch.float16) for key, tensor in tensors.items()}
+    return {key: Weight(HeldWeight(tensor.contiguous()), torch.float16) for key, tensor in tensors.items()}
 
 
 def main() -> None:
