@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gen3c.cameras import inverse
 from gen3c.errors import InvalidInputError
 from gen3c.generator.signatures import LATENT_CHANNELS, VIEW_CHANNELS
 
@@ -70,25 +71,27 @@ class Pool:
 
 def fold(pool: Pool, view: ViewLatents, mode: FusionMode) -> Pool:
     """The pool after one more view. Views are folded in index order: on a tie the earlier one stays."""
-    coverage, norm = view.coverage, view.norm
+    coverage = view.coverage
     match mode:
         case "vector_max":
-            return _place(pool, view, norm > pool.norm[0])
+            norm = view.norm
+            return _place(pool, view, norm, norm > pool.norm[0])
         case "coverage_max":
-            return _place(pool, view, _better_covered(coverage, norm, pool.coverage[0], pool.norm[0]))
+            norm = view.norm
+            return _place(pool, view, norm, _better_covered(coverage, norm, pool.coverage[0], pool.norm[0]))
         case "ranked_concat":
-            nearness = torch.ones_like(norm) if view.nearness is None else view.nearness
-            ranks = [_eighths(x) for x in (coverage, *pool.coverage)]
-            first = _higher(ranks[0], nearness, ranks[1], pool.norm[0])
-            second = _higher(ranks[0], nearness, ranks[2], pool.norm[1])
-            return _place(pool, view, first, second, key=nearness)
+            nearness = torch.ones_like(coverage) if view.nearness is None else view.nearness
+            rank = _eighths(coverage)
+            first, second = (_higher(rank, nearness, _eighths(pool.coverage[i]), pool.norm[i]) for i in range(BUFFERS))
+            return _place(pool, view, nearness, first, second)
         case "topk_concat":
             taken = pool.norm.flatten(1).amax(1) > _NONE
             if bool(taken.all()):
                 raise ValueError(f"topk_concat folds {BUFFERS} views; choose_views says which")
             everywhere = torch.ones_like(coverage, dtype=torch.bool)
             nowhere = ~everywhere
-            return _place(pool, view, nowhere, everywhere) if taken[0] else _place(pool, view, everywhere)
+            norm = view.norm
+            return _place(pool, view, norm, nowhere, everywhere) if taken[0] else _place(pool, view, norm, everywhere)
         case _:
             raise InvalidInputError(f"fusion is {mode!r}; legal: {', '.join(FUSION_MODES)}.", "fusion")
 
@@ -108,9 +111,7 @@ def camera_nearness(view: Tensor, targets: Tensor) -> Tensor:
 
     Distances are in the scene's unit, their mean over the frames of a latent frame.
     """
-    centres = -(targets[:, :3, :3].transpose(1, 2) @ targets[:, :3, 3:])[..., 0]
-    centre = -(view[:3, :3].T @ view[:3, 3])
-    distance = (centres - centre).norm(dim=1)
+    distance = (inverse(targets)[:, :3, 3] - inverse(view[None])[:, :3, 3]).norm(dim=1)
     later = distance[1:].reshape(-1, 8).mean(1)
     return (1 / (1 + torch.cat((distance[:1], later))))[:, None, None]
 
@@ -155,12 +156,11 @@ def _eighths(coverage: Tensor) -> Tensor:
     return (8 * coverage).floor()
 
 
-def _place(
-    pool: Pool, view: ViewLatents, first: Tensor, second: Tensor | None = None, *, key: Tensor | None = None
-) -> Pool:
+def _place(pool: Pool, view: ViewLatents, key: Tensor, first: Tensor, second: Tensor | None = None) -> Pool:
     """Put the view into buffer 1 where `first`, moving what was there to buffer 2 if `second` (bool [t,h,w]) is given.
 
-    With `second`, cells that lose against buffer 1 but win against buffer 2 go there. `key` takes the norm's place.
+    With `second`, cells that lose against buffer 1 but win against buffer 2 go there. `key` [t,h,w], the view's norm or
+    nearness, is what the next view is compared with.
     """
 
     def merge(old: Tensor, new: Tensor, win1: Tensor, win2: Tensor | None) -> Tensor:
@@ -172,5 +172,5 @@ def _place(
     return Pool(
         merge(pool.latents, view.latents, first[None], None if second is None else second[None]),
         merge(pool.coverage, view.coverage, first, second),
-        merge(pool.norm, view.norm if key is None else key, first, second),
+        merge(pool.norm, key, first, second),
     )

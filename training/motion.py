@@ -47,10 +47,7 @@ def motion(depth: Tensor, w2c: Tensor, K: Tensor) -> Motion:
 def shifts(moved: Motion) -> Tensor:
     """How far points move in pixels, [t-1,h,w,2] float16; NaN where they are not visible in the next frame."""
     height, width = moved.visible.shape[1:]
-    y, x = torch.meshgrid(
-        torch.arange(height, device=moved.pixels.device), torch.arange(width, device=moved.pixels.device), indexing="ij"
-    )
-    shift = moved.pixels - torch.stack((x, y), dim=-1)
+    shift = moved.pixels - _raster(height, width, moved.pixels.device)
     return torch.where(moved.visible[..., None], shift, torch.nan).half()
 
 
@@ -61,17 +58,20 @@ def unsteadiness(values: Tensor, shift: Tensor) -> Tensor:
     """
     n, channels, frames, height, width = values.shape
     known = shift.isfinite().all(-1)
-    y, x = torch.meshgrid(
-        torch.arange(height, device=values.device), torch.arange(width, device=values.device), indexing="ij"
-    )
     last = _last(height, width, values)
-    pixels = torch.stack((x, y), dim=-1) + shift.float().nan_to_num(0.0)
+    pixels = _raster(height, width, values.device) + shift.float().nan_to_num(0.0)
     known = known & ((pixels >= 0) & (pixels <= last)).all(-1)
     after = values[:, :, 1:].transpose(1, 2).reshape(n * (frames - 1), channels, height, width)
     grid = (pixels / last * 2 - 1).flatten(0, 1)
     after = F.grid_sample(after, grid, mode="bilinear", padding_mode="border", align_corners=True)
     change = after.unflatten(0, (n, frames - 1)).transpose(1, 2) - values[:, :, :-1]
     return (change.abs().mean(1) * known).sum() / known.sum().clamp(min=1)
+
+
+def _raster(height: int, width: int, device: torch.device) -> Tensor:
+    """x, y of every pixel, [h,w,2]."""
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    return torch.stack((x, y), dim=-1)
 
 
 def _last(height: int, width: int, like: Tensor) -> Tensor:
