@@ -15,6 +15,11 @@ def must_hold(results: Results, clip: dict[str, Any] | None = None) -> str:
     vae, linear = results.of_vae("psnr"), results.of_vae("linear_psnr")
     ahead = None if vae is None or linear is None else vae - linear
     refusing = {seed for seed, group, _ in results.refused if group == EIGHT_VIEWS}
+    # What is asked for does not say whose points; both readings are listed.
+    holes, everywhere = (
+        results.of_warps("warps", "flicker_with_holes"),
+        results.mean(f"views_{results.mode}", "flicker"),
+    )
     warps, own = results.of_warps("warps", "flicker"), results.mean(f"views_{results.mode}", "flicker_on_warps")
     lines = [
         at_least("VAE, reconstruction of the true videos", vae, 28.0, "dB"),
@@ -23,7 +28,8 @@ def must_hold(results: Results, clip: dict[str, Any] | None = None) -> str:
         below("VGGT, median rotation error", median(results.of_geometry("rotation")), 2.0, "degrees"),
         *_gains(results),
         at_least("Pixels that no view shows, median scene", 100 * results.unseen, 15.0, "%"),
-        below("Flicker on static points, against that of the raw warps", own, warps, "", ".4f"),
+        below("Flicker on static points, against that of the raw warps with their holes", everywhere, holes, "", ".4f"),
+        below("Flicker on static points that raw warps cover in both frames, against theirs", own, warps, "", ".4f"),
         below("Scenes whose eight views the pipeline refuses", len(refusing), 1, "", "d"),
         *clip_bars(clip),
     ]

@@ -29,6 +29,7 @@ PERCEPTUAL_EVERY = 3  # frames; the network's distance is the slowest of all mea
 KINDS = ("all", "seen", "unseen")
 FIGURES = (*(f"{m}_{k}" for m in ("psnr", "ssim", "perceptual") for k in KINDS), "flicker", "flicker_on_warps")
 Figures = list[float | None]
+OTHER_STEPS = (1, 4, 10)  # of denoising, with the default fusion mode
 EIGHT_VIEWS = "8 views"  # the group of rows that stands for a user's job
 Made = TypeVar("Made")
 
@@ -61,15 +62,22 @@ class Truth:
         return [None if figure is None else round(figure, 4) for figure in figures]
 
     def measure_warps(self, warped: Warps) -> dict[str, Any]:
-        """Flicker of the raw warps of all views, each where it lasts, which is where `flicker_on_warps` looks."""
+        """Flicker of the raw warps of all views: at the points of the column `flicker`, with holes in black, and where
+        each warp lasts, which is where `flicker_on_warps` looks.
+        """
         self.on_warps = torch.zeros_like(self.on_warps)
-        total = torch.zeros_like(self.on_warps)
+        everywhere, total = torch.zeros_like(self.on_warps), torch.zeros_like(self.on_warps)
         for image, covered in zip(warped.image, warped.covered, strict=True):
             lasting = metrics.lasting(covered[1:], self.moved)
-            total += metrics.flicker_map((image[1:] + 1) / 2, self.moved) * lasting
+            flicker = metrics.flicker_map((image[1:] + 1) / 2, self.moved)
+            everywhere += flicker * self.moved.visible
+            total += flicker * lasting
             self.on_warps += lasting
-        points = float(self.on_warps.double().sum())
-        return {"flicker": round(float(total.double().sum()) / max(points, 1), 5)}
+        points, visible = float(self.on_warps.double().sum()), float(self.moved.visible.sum()) * len(warped.image)
+        return {
+            "flicker": round(float(total.double().sum()) / max(points, 1), 5),
+            "flicker_with_holes": round(float(everywhere.double().sum()) / max(visible, 1), 5),
+        }
 
     def _over_warps(self, flicker: Tensor) -> float | None:
         points = float(self.on_warps.double().sum())
@@ -167,6 +175,9 @@ def _views_rows(
         if name in RANKINGS and not prefix:
             rows[f"composite_{name}_vae"] = truth.measure(through_vae(served, video))
     videos = {f"{prefix}warp": one} | {f"{prefix}composite_{name}": video for name, video in whole.items()}
+    if not prefix:
+        for steps in OTHER_STEPS:
+            rows[f"steps_{steps}"] = truth.measure(make_video(served, scene, cameras, SPEC.fusion, steps))
     for mode in modes:
         video = make_video(served, scene, cameras, mode)
         rows[f"{prefix}views_{mode}"] = truth.measure(video)

@@ -84,11 +84,11 @@ def scene_of(served: Served, frames: Frames, geometry: Geometry) -> Scene:
     return build_scene(frames, geometry, served.size, SPEC.fit, SPEC.geometry.scale)
 
 
-def make_video(served: Served, scene: Scene, cameras: Cameras, fusion: FusionMode) -> Tensor:
-    """The job's frames, [t,h,w,3] uint8 on the CPU."""
+def make_video(served: Served, scene: Scene, cameras: Cameras, fusion: FusionMode, steps: int | None = None) -> Tensor:
+    """The job's frames, [t,h,w,3] uint8 on the CPU; after the deployment's number of denoising steps, or `steps`."""
     options = RolloutOptions(
         seed=SPEC.seed,
-        steps=served.steps,
+        steps=steps or served.steps,
         guidance=served.preset.guidance,
         fps=SPEC.fps,
         condition=ConditionOptions(fusion, SPEC.foreground_masking, SPEC.geometry.min_confidence),

@@ -8,7 +8,8 @@ from typing import Any
 from benchmarks.quality_bars import must_hold
 from benchmarks.quality_composite import CLIP_RANKINGS, COMPOSITES, RANKINGS
 from benchmarks.quality_results import Results, form, mean, median
-from benchmarks.quality_rows import KINDS
+from benchmarks.quality_rows import KINDS, OTHER_STEPS
+from benchmarks.quality_served import SPEC
 from gen3c.fusion import FUSION_MODES
 
 SCENES, CLIP = "scenes.json", "clip.json"  # in the folder of results
@@ -98,6 +99,7 @@ def _rows(results: Results) -> list[tuple[str, str]]:
     rows += [("truth", "truth")]
     rows += [("one", "1 view + DiT, its own geometry"), ("one_shared", "1 view + DiT, geometry of 8")]
     rows += [(f"views_{mode}", f"8 views + DiT, `{mode}`") for mode in FUSION_MODES]
+    rows += [(f"steps_{n}", f"8 views + DiT, `{SPEC.fusion}`, {n} denoising step{'s' * (n > 1)}") for n in OTHER_STEPS]
     rows += [("exact_warp", "exact geometry: raw warp of view 0")]
     rows += [(f"exact_composite_{exact_ranking}", "exact geometry: composite")]
     rows += [(f"exact_views_{mode}", f"exact geometry: 8 views + DiT, `{mode}`") for mode in FUSION_MODES]

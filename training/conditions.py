@@ -20,6 +20,7 @@ from gen3c.geometry.vggt.model import Vggt
 from gen3c.splat import EMPTY, Warp, forward_warp
 from training import served_geometry
 from training.footage import Footage, film, mirrored, recoloured
+from training.motion import motion, shifts
 from training.noisy_geometry import ViewGeometry, disturbed
 from training.scenes import Worlds
 
@@ -27,7 +28,7 @@ P = TypeVar("P", VideoEncoder, VideoDecoder)
 
 VIEWS = 8
 MIN_CONFIDENCE = 0.1  # the job's default
-EXACT_SHARE, NOISY_SHARE = 0.25, 0.35  # of the scenes; VGGT's geometry has the rest
+EXACT_SHARE, NOISY_SHARE = 0.15, 0.2  # of the scenes; VGGT's geometry has the rest
 ALL_VIEWS_SHARE, ONE_VIEW_SHARE = 0.4, 0.2  # of the conditions; the rest have 2 to 7 views
 # Of the conditions; half have the job's default.
 MODE_SHARES: dict[FusionMode, float] = {
@@ -174,8 +175,10 @@ class SampleMaker:
         *,
         size: tuple[int, int] = (192, 320),
         samples: int = 2,  # rays a pixel and axis
+        with_pixels: bool = False,
     ) -> None:
         self.device, self.size, self.samples, self.vggt = device, size, samples, vggt
+        self.with_pixels = with_pixels
         self.dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         self.decoder = _narrow(decoder, device, self.dtype)
         self._encoder = _narrow(encoder, device, self.dtype)
@@ -188,7 +191,8 @@ class SampleMaker:
     def __call__(self, seeds: Sequence[int], worlds: Worlds, generator: torch.Generator) -> dict[str, Tensor]:
         """The samples of these worlds: target [n,16,t,h,w], seed [n,2,16,1,h,w] (as photographed, as decoded before),
         views [n,VIEWS,32,t,h,w], coverage [n,VIEWS,t,h,w], nearness [n,VIEWS,t,1,1], and whole [n,WHOLE,64,t,h,w],
-        conditions of topk_concat.
+        conditions of topk_concat. With pixels also the true video, rgb [n,T,H,W,3] uint8, and how its points move,
+        shift [n,T-1,H,W,2] (training.motion.shifts).
         """
         footage, _ = film(seeds, worlds, self.size, self.samples)
         footage = mirrored(footage, torch.rand(len(seeds), generator=generator, device=self.device) < 0.5)
@@ -224,7 +228,7 @@ class SampleMaker:
         there = included.gather(1, chosen).flatten()[:, None, None, None, None]
         whole = torch.where(there, pairs[VIEWS:], 0.0).unflatten(0, (WHOLE, BUFFERS)).flatten(1, 2)
         seed = latents[-1:, :, :1]
-        return {
+        made = {
             "target": latents[-1],
             "seed": torch.cat((seed, self._decoded_before(seed))),
             "views": pairs[:VIEWS],
@@ -232,6 +236,10 @@ class SampleMaker:
             "nearness": torch.stack([camera_nearness(view, footage.target_w2c[scene]) for view in geometry.w2c[scene]]),
             "whole": whole,
         }
+        if self.with_pixels:
+            moved = motion(footage.target_depth[scene], footage.target_w2c[scene], footage.truth.K[scene, 0])
+            made |= {"rgb": footage.targets[scene], "shift": shifts(moved)}
+        return made
 
     def _decoded_before(self, seed: Tensor) -> Tensor:
         """The latent of a first frame [1,16,1,h,w] that was itself decoded, as those of later chunks are."""

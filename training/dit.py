@@ -3,7 +3,7 @@
     torchrun --standalone --nproc-per-node 4 -m training.dit --directory runs/dit --vae runs/vae --vggt runs/vggt
 
 Loss: that of EDM (Karras et al. 2022, table 1), over the latent frames after the first, which is given as the sampler
-gives it, with latent channels weighing by what they do to pixels; and the error of decoded pixels, where there is much
+gives it, with latent channels weighing by what they do to pixels; and the PSNR of decoded pixels, where there is much
 noise (training/dit_loss.py). New scenes are drawn for a fixed share of the time; from each, every step draws other
 views and another fusion mode.
 """
@@ -32,8 +32,8 @@ from training.stream import WorldStream
 UNCONDITIONAL_SHARE = 0.03  # without cache, for guidance
 DECODED_SEED_SHARE = 0.2  # first frames as those of later chunks
 FRAME_RATES = (24.0, 24.0, 24.0, 12.0, 16.0, 25.0, 30.0)  # one a call
-# Of the mean squared error in pixels, which is about 0.018 where the latent loss is 0.36: the two count alike.
-PIXEL_WEIGHT = 20.0
+# Of the logarithm of the error in pixels; the latent loss is about 0.36 then, so that the two pull alike.
+PIXEL_WEIGHT = 0.3
 VALIDATE_EVERY = 150.0  # seconds
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     run = Run("dit", dit, args, lr=args.lr)
     for block in dit.transformer.transformer_blocks:
         block.attn2.set_processor(ReadsNothing())
-    maker = _maker(args, run.device)
+    maker = sample_maker(args.vae, args.vggt, run.device, samples=args.samples)
     feed = Feed(run, maker, args)
     feed.fill(args.fill)
     weights = channel_weights(maker.decoder.decode, feed.ring.sample(8, run.generator)["target"], run.generator)
@@ -190,14 +190,17 @@ class Feed:
         return time.monotonic()
 
 
-def _maker(args: argparse.Namespace, device: torch.device) -> SampleMaker:
-    vae = vae_training.load_trained(args.vae)
+def sample_maker(
+    vae_run: Path, vggt_run: Path | None, device: torch.device, *, samples: int, with_pixels: bool = False
+) -> SampleMaker:
+    """What makes samples with the networks of two runs."""
+    vae = vae_training.load_trained(vae_run)
     vggt = None
-    if args.vggt is not None:
-        vggt = vggt_training.load_trained(args.vggt).to(device)
+    if vggt_run is not None:
+        vggt = vggt_training.load_trained(vggt_run).to(device)
         if device.type == "cuda":
             vggt = vggt.narrow(torch.bfloat16)
-    return SampleMaker(VideoEncoder(vae), VideoDecoder(vae), vggt, device, samples=args.samples)
+    return SampleMaker(VideoEncoder(vae), VideoDecoder(vae), vggt, device, samples=samples, with_pixels=with_pixels)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -205,12 +208,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vggt", type=Path, help="the run of training.vggt; without it no geometry is estimated")
     parser.add_argument("--batch", type=int, default=64, help="samples a step and process")
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--pixel-weight", type=float, default=PIXEL_WEIGHT, help="of the pixels' mean squared error")
+    parser.add_argument(
+        "--pixel-weight", type=float, default=PIXEL_WEIGHT, help="of the logarithm of the pixels' error"
+    )
     parser.add_argument("--group", type=int, default=16, help="scenes drawn at a time")
     parser.add_argument("--workers", type=int, default=3, help="processes that draw worlds ahead")
     parser.add_argument("--fill", type=int, default=256, help="scenes drawn before the first step")
     parser.add_argument("--ring", type=int, default=6000, help="scenes kept; 3.3 MB each")
-    parser.add_argument("--generation-share", type=float, default=0.4, help="of the time")
+    parser.add_argument("--generation-share", type=float, default=0.25, help="of the time")
     parser.add_argument("--samples", type=int, default=2, help="rays a pixel and axis")
     parser.add_argument("--eager", action="store_true", help="do not compile the network")
     parser.add_argument("--validation-scenes", type=int, default=24)

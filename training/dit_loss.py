@@ -15,12 +15,14 @@ from gen3c.generator.scheduler import SIGMA_DATA, SIGMA_MAX, Preconditioning
 from gen3c.presets import TINY
 
 # Noise levels: those of few steps, of which four are at 80, 8, 0.25 and nearly 0; the rest where pictures take shape.
-START_SHARE, START_LOWEST = 0.4, 20.0  # uniform in log sigma from here to SIGMA_MAX
-SECOND_SHARE, SECOND_SIGMA, SECOND_STD = 0.3, 8.0, 0.5  # normal in log sigma
+# Most are of the first step, from which most of the result comes, and all of it where there is but one.
+START_SHARE, START_LOWEST = 0.65, 20.0  # uniform in log sigma from here to SIGMA_MAX
+SECOND_SHARE, SECOND_SIGMA, SECOND_STD = 0.15, 8.0, 0.5  # normal in log sigma
 LOG_MEAN, LOG_STD = -0.2, 1.5  # normal in log sigma, the others
 MUCH_NOISE = 4.0  # for the log
 CHANNEL_POWER = 1.0  # of a channel's effect on pixels, for its weight
 PIXELS_ABOVE = 1.0  # noise level: below, the pixels are nearly right
+PIXELS_FLOOR = 2e-3  # mean squared error on [-1,1], 33 dB, below which a window counts for little
 PIXELS_EVERY = 4  # samples: batches are in the order of fusion modes, so these have all of them
 WINDOW = (12, 20)  # rows and columns of latent cells that are decoded
 
@@ -79,8 +81,10 @@ def pixel_loss(
     sigma: Tensor,  # [n]
     generator: torch.Generator,  # on the CPU
 ) -> Tensor:
-    """Mean squared error of the decoded pixels after the first frame, against the decoded target: of every
-    PIXELS_EVERY-th sample whose noise is above PIXELS_ABOVE, in one window of them all. The others count as 0.
+    """Logarithm of the decoded pixels' mean squared error after the first frame, against the decoded target.
+
+    Of every PIXELS_EVERY-th sample whose noise is above PIXELS_ABOVE, in one window of them all; the others count as 0.
+    The mean of the logarithms is what the mean PSNR of scenes is: those that are well seen count as the others.
     """
     place = []
     for whole, length in zip(target.shape[3:], WINDOW, strict=True):
@@ -94,7 +98,7 @@ def pixel_loss(
     with torch.no_grad():
         wanted = decode(window(target))
     error = (decode(window(denoised)) - wanted)[:, :, 1:].square().mean(dim=(1, 2, 3, 4))  # [m]
-    return (error * (sigma[::PIXELS_EVERY] > PIXELS_ABOVE)).mean()
+    return ((error + PIXELS_FLOOR).log() * (sigma[::PIXELS_EVERY] > PIXELS_ABOVE)).mean()
 
 
 @torch.no_grad()

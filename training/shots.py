@@ -35,20 +35,25 @@ FIRST_TRAINING_SEED = 1_000_000  # training only ever uses seeds from here on
 
 VIEWS, FRAMES = 8, 25
 CHECK = (18, 30)  # h, w of the depth that shows whether a camera can stand somewhere
-DRAWS = 64  # numbers that the cameras of a scene may draw
+DRAWS = 74  # numbers that the cameras of a scene may draw
 TRIES = 4  # places that are drawn for view 0
-SHORTER = (1.0, 0.75, 0.5, 0.25)  # factors that are tried on what would leave a camera in a solid
+PLANS = 4  # target paths that are drawn, of which one is taken
+SHORTER = (1.0, 0.75, 0.5)  # factors that are tried on paths that would have a camera in a solid
+PULLED = (1.0, 0.75, 0.5, 0.25)  # the same for views
+NEAR, FAR = 0.1, 0.35  # how far views 1 to 7 stand beside a camera of the path, in units
+ALONG = 0.28  # the last place on the path for a view, as a share of its frames
 # Of each kind: its share of all paths, least and most distance.
 PATHS: dict[PathKind, tuple[float, float, float]] = {
-    "left": (0.18, 0.6, 1.2),
-    "right": (0.18, 0.6, 1.2),
-    "up": (0.12, 0.5, 1.0),
-    "down": (0.10, 0.4, 0.9),
-    "zoom_in": (0.06, 0.2, 0.5),
-    "zoom_out": (0.12, 0.6, 1.1),
-    "clockwise": (0.12, 0.3, 0.55),
-    "counterclockwise": (0.12, 0.3, 0.55),
+    "left": (0.19, 1.1, 2.1),
+    "right": (0.19, 1.1, 2.1),
+    "up": (0.12, 0.9, 1.8),
+    "down": (0.11, 0.7, 1.6),
+    "zoom_in": (0.03, 0.3, 0.7),
+    "zoom_out": (0.12, 1.0, 1.7),
+    "clockwise": (0.12, 0.4, 0.7),
+    "counterclockwise": (0.12, 0.4, 0.7),
 }
+FACING = 0.5  # share of the paths that face the centre
 STREAM = 0x5EED  # keeps the numbers of the cameras apart from those of the scene of the same seed
 
 
@@ -71,8 +76,8 @@ def draw_shots(worlds: Worlds, seeds: Sequence[int], size: tuple[int, int] = (19
     K = _intrinsics(50 + 20 * u[:, 0], size)
     low_K = _intrinsics(50 + 20 * u[:, 0], CHECK)
     first, unit = _reference(worlds, u[:, 1:13].unflatten(1, (TRIES, 3)), low_K)
-    views = _around(worlds, first, unit, low_K, u[:, 13:62].unflatten(1, (VIEWS - 1, 7)))
-    targets, paths = _targets(worlds, first, unit, low_K, numbers[:, 61:64])
+    targets, paths = _targets(worlds, first, unit, low_K, numbers[:, 62:74].unflatten(1, (PLANS, 3)))
+    views = _around(worlds, targets, unit, low_K, u[:, 13:62].unflatten(1, (VIEWS - 1, 7)))
     return Shots(K, views, targets, unit, paths)
 
 
@@ -126,30 +131,31 @@ def _compose(second: Tensor, first: Tensor) -> Tensor:
     return (second[..., None] * first[..., None, :, :]).sum(-2)
 
 
-def _around(worlds: Worlds, first: Tensor, unit: Tensor, K: Tensor, u: Tensor) -> Tensor:
-    """View 0 [b,4,4] and seven around it, [b,8,4,4]; u [b,7,7]."""
+def _around(worlds: Worlds, targets: Tensor, unit: Tensor, K: Tensor, u: Tensor) -> Tensor:
+    """View 0, which is the first of targets [b,25,4,4], and seven beside cameras of the path, [b,8,4,4]; u [b,7,7]."""
     signed = 2 * u - 1
+    frame = (ALONG * u[..., 6] * (FRAMES - 1)).round().long()  # [b,7]
+    beside = targets.gather(1, frame[..., None, None].expand(-1, -1, 4, 4))
     turn = 2 * math.pi * u[..., 0]
-    far = 0.1 + 0.25 * u[..., 1]
+    far = NEAR + (FAR - NEAR) * u[..., 1]
     offset = torch.stack([turn.cos(), -0.6 * turn.sin(), 0.5 * signed[..., 2]], -1) * far[..., None]  # [b,7,3]
-    aim = torch.stack([0.05 * signed[..., 3], 0.05 * signed[..., 4], torch.zeros_like(far)], -1)
+    aim = torch.stack([0.05 * signed[..., 3], 0.05 * signed[..., 4], torch.ones_like(far)], -1)
     roll = math.radians(2.5) * signed[..., 5]
-    stretch = torch.tensor(SHORTER, device=u.device)[:, None, None]  # [s,1,1]
+    stretch = torch.tensor(PULLED, device=u.device)[:, None, None]  # [s,1,1]
     # Candidates [b,s,7]: every view at each of the shorter offsets.
-    relative = _facing(
-        stretch * offset[:, None], (aim[:, None] * stretch + first.new_tensor([0.0, 0, 1])), roll[:, None]
-    )
+    relative = _facing(stretch * offset[:, None], aim[:, None], roll[:, None])
     relative[..., :3, 3] *= unit[:, None, None, None]
-    w2c = _compose(relative, first[:, None, None])
+    w2c = _compose(relative, beside[:, None])
     free = _clearance(worlds, w2c.flatten(1, 2), K, unit).unflatten(1, w2c.shape[1:3])
-    chosen = _first_good(free >= 1)[:, None, :, None, None].expand(-1, 1, -1, 4, 4)
-    return torch.cat([first[:, None], w2c.gather(1, chosen)[:, 0]], 1)
+    chosen = _first_good(free)[:, None, :, None, None].expand(-1, 1, -1, 4, 4)
+    return torch.cat([targets[:, :1], w2c.gather(1, chosen)[:, 0]], 1)
 
 
-def _first_good(good: Tensor) -> Tensor:
-    """Of candidates [b,s,n], the index of the first good one of each n, or of the last: [b,n]."""
-    order = torch.arange(good.shape[1], device=good.device)[:, None]
-    return torch.where(good, order, good.shape[1] - 1).amin(1)
+def _first_good(free: Tensor) -> Tensor:
+    """Of candidates as `free` [b,s,n], the index of the first good one of each n, or else of the freest: [b,n]."""
+    order = torch.arange(free.shape[1], device=free.device)[:, None]
+    first = torch.where(free >= 1, order, free.shape[1]).amin(1)
+    return torch.where(first < free.shape[1], first, free.argmax(1))
 
 
 def _facing(position: Tensor, target: Tensor, roll: Tensor) -> Tensor:
@@ -165,22 +171,23 @@ def _facing(position: Tensor, target: Tensor, roll: Tensor) -> Tensor:
 
 
 def _targets(worlds: Worlds, first: Tensor, unit: Tensor, K: Tensor, u: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-    """Target paths [b,25,4,4] from view 0 [b,4,4], and their names; u [b,3] on the CPU."""
-    plans = [_plan(*row) for row in u.tolist()]
-    steps = torch.stack([torch.stack([_relative(*plan, shorter) for shorter in SHORTER]) for plan in plans])
+    """Target paths [b,25,4,4] from view 0 [b,4,4], and their names; u [b,PLANS,3] on the CPU."""
+    plans = [[_plan(*row) for row in scene] for scene in u.tolist()]
+    # Candidates: all plans at their full length, then all a bit shorter, and so on.
+    candidates = [[(plan, shorter) for shorter in SHORTER for plan in scene] for scene in plans]
+    steps = torch.stack([torch.stack([_relative(*plan, shorter) for plan, shorter in scene]) for scene in candidates])
     steps = steps.to(first.device)  # [b,s,25,4,4]
     steps[..., :3, 3] *= unit[:, None, None, None]
     w2c = _compose(steps, first[:, None, None])
     outside = _outside(worlds, w2c.flatten(1, 2)).unflatten(1, w2c.shape[1:3])  # [b,s,25]
     some = w2c[:, :, 4::4]  # [b,s,6,4,4]: every fourth frame tells
     free = _clearance(worlds, some.flatten(1, 2), K, unit).unflatten(1, some.shape[1:3])
-    good = ((free >= 1).all(2) & outside.all(2))[..., None]  # [b,s,1]
-    chosen = _first_good(good)[:, 0]
+    chosen = _first_good((free.amin(2) * outside.all(2))[..., None])[:, 0]
     rows = torch.arange(len(chosen), device=chosen.device)
-    names = [
-        f"{kind} {round(distance * SHORTER[i], 3):g}"
-        for (kind, _, distance), i in zip(plans, chosen.tolist(), strict=True)
-    ]
+    names = []
+    for scene, i in zip(candidates, chosen.tolist(), strict=True):
+        (kind, _, distance), shorter = scene[i]
+        names.append(f"{kind} {round(distance * shorter, 3):g}")
     targets = w2c[rows, chosen]
     targets[:, 0] = first
     return targets, tuple(names)
@@ -191,7 +198,7 @@ def _plan(a: float, b: float, c: float) -> tuple[PathKind, RotationMode, float]:
     bounds = list(itertools.accumulate(share for share, _, _ in PATHS.values()))
     kind = list(PATHS)[min(bisect.bisect_right(bounds, a), len(PATHS) - 1)]
     _, low, high = PATHS[kind]
-    return kind, "center_facing" if c < 0.6 else "no_rotation", round(low + (high - low) * b, 2)
+    return kind, "center_facing" if c < FACING else "no_rotation", round(low + (high - low) * b, 2)
 
 
 @functools.cache

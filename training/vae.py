@@ -11,7 +11,7 @@ motion of surfaces, and what holes elsewhere change in the latents of cells that
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -63,7 +63,7 @@ def main() -> None:
         sample = clips.sample(args.batch, run.generator)
         with torch.no_grad():
             samples = training_videos(sample, tuple(args.crop), run.generator)
-            noise = latent_noise(samples.video, run.generator)
+            noise = latent_noise(_latent_shape(samples.video), run.generator)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.device.type == "cuda"):
             loss, logged = step_loss(vae, samples, noise, args.steady, args.keep_covered)
         run.optimise(loss, **logged)
@@ -86,15 +86,24 @@ def loss_of(
     video = samples.video
     z = vae.encoder(video)
     decoded = vae.decoder(z + noise.to(z.dtype))
-    error = decoded.float() - video
+    loss, logged = decoding_loss(decoded.float() - video, samples.shift, steady)
+    disturbed = disturbance(vae, z, samples)
+    loss = loss + 1e-6 * z.float().square().mean() + keep * disturbed
+    return loss, {**logged, "disturbed": disturbed}
+
+
+def decoding_loss(
+    error: Tensor,  # [n,3,T,h,w] on [-1,1]
+    shift: Tensor,  # [n,T-1,h,w,2], how the true points move
+    steady: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of decoded pixels, and for the log their mean squared error and its mean change along the motion."""
     mse = error.square().mean((1, 2, 3, 4))  # [n]
-    loss = 0.1 * (mse + 1e-4).log().mean() + 1e-6 * z.float().square().mean()
+    loss = 0.1 * (mse + 1e-4).log().mean()
     for axis in (2, 3, 4):
         loss = loss + 0.1 * error.diff(dim=axis).abs().mean()
-    changing = unsteadiness(error, samples.shift)
-    disturbed = disturbance(vae, z, samples)
-    loss = loss + steady * changing + keep * disturbed
-    return loss, {"mse": mse.mean(), "unsteady": changing, "disturbed": disturbed}
+    changing = unsteadiness(error, shift)
+    return loss + steady * changing, {"mse": mse.mean(), "unsteady": changing}
 
 
 def disturbance(vae: LightVae, z: Tensor, samples: Samples) -> Tensor:  # z: [n,16,t,h,w], the latents of the samples
@@ -110,13 +119,16 @@ def disturbance(vae: LightVae, z: Tensor, samples: Samples) -> Tensor:  # z: [n,
     return (change * samples.covered).sum() / samples.covered.sum().clamp(min=1)
 
 
-def latent_noise(video: Tensor, generator: torch.Generator) -> Tensor:  # [n,3,T,h,w]
-    """Noise for the latents of `video`, whose deviations are about 1; in half the samples none."""
-    n, _, frames, height, width = video.shape
-    shape = (n, LATENT_CHANNELS, 1 + (frames - 1) // 8, height // 8, width // 8)
-    level = torch.rand((n, 1, 1, 1, 1), generator=generator, device=generator.device)
-    noise = torch.randn(shape, generator=generator, device=generator.device)
+def latent_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Noise for latents [n,16,t,h,w] of that shape, whose deviations are about 1; in half the samples none."""
+    level = torch.rand((shape[0], 1, 1, 1, 1), generator=generator, device=generator.device)
+    noise = torch.randn(tuple(shape), generator=generator, device=generator.device)
     return noise * _NOISE * (2 * level - 1).clamp_min(0)
+
+
+def _latent_shape(video: Tensor) -> tuple[int, ...]:  # [n,3,T,h,w]
+    n, _, frames, height, width = video.shape
+    return n, LATENT_CHANNELS, 1 + (frames - 1) // 8, height // 8, width // 8
 
 
 def psnr(decoded: Tensor, video: Tensor) -> Tensor:  # [n,3,T,h,w] each, in [-1,1]

@@ -201,7 +201,7 @@ def case_of(seed: int, quality_db: float) -> dict[str, Any]:
         "vae": {"psnr": 29.0, "linear_psnr": 25.5},
         "rows": rows,
         "geometry": geometry | lists,
-        "warps": {"flicker": 0.02, "psnr_covered": 20.0, "covered": 0.8},
+        "warps": {"flicker": 0.02, "flicker_with_holes": 0.03, "psnr_covered": 20.0, "covered": 0.8},
     }
 
 

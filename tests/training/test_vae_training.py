@@ -108,7 +108,7 @@ def test_it_gets_better_than_the_linear_code_and_comes_back(tmp_path: Path, monk
     before = training.psnr(vae.decoder(vae.encoder(video)), video).mean()
     torch.testing.assert_close(before, training.psnr(code.decode(code.encode(video)), video).mean(), atol=0.01, rtol=0)
     for _ in range(12):
-        noise = training.latent_noise(video, run.generator)
+        noise = training.latent_noise((2, 16, 2, 4, 4), run.generator)
         loss, logged = training.loss_of(vae, samples, noise, steady=0.1, keep=0.1)
         run.optimise(loss, **logged)
     with torch.no_grad():

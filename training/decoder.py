@@ -1,0 +1,142 @@
+"""Train the decoder of the light autoencoder further, on what the diffusion transformer makes.
+
+    torchrun --nproc-per-node 4 -m training.decoder --directory runs/decoder --initial runs/vae --dit runs/dit \
+        --vggt runs/vggt --minutes 4
+
+Latents of the transformer are smoother than those of true videos and a little off, and the decoder turns that into
+flicker. Here half of its latents come from the transformer, denoised in one step from conditions as served, and half
+from true videos as before; either way it shall show the true video. The encoder, and so the latents, stay.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gen3c.generator.dit import Dit
+from gen3c.generator.light_vae import LightVae
+from gen3c.generator.scheduler import SIGMA_DATA
+from training import dit as dit_training
+from training import vae as vae_training
+from training.conditions import draw_caches
+from training.dit_loss import WINDOW
+from training.dit_validation import psnr, sample
+from training.run import Run, parse
+from training.vae_data import as_video
+
+CHECK_EVERY = 60.0  # seconds
+
+
+def main() -> None:
+    """Train until the time of this part is over."""
+    args = parse(__doc__, minutes=4, add=_arguments)
+    if args.initial is None:
+        raise SystemExit("--initial is missing; legal is the folder of the run of training.vae.")
+    vae = vae_training.load_trained(args.initial).train()
+    vae.decoder.requires_grad_(True)
+    vae.decoder.linear.requires_grad_(False)
+    run = Run("vae", vae, args, lr=args.lr)
+    maker = dit_training.sample_maker(args.initial, args.vggt, run.device, samples=args.samples, with_pixels=True)
+    feed = dit_training.Feed(run, maker, args)
+    feed.fill(args.fill)
+    network = dit_training.load_trained(args.dit).to(run.device)
+    checked = feed.ring.sample(16, torch.Generator(run.device).manual_seed(1))
+    step_loss = torch.compile(loss_of, dynamic=False) if run.device.type == "cuda" else loss_of
+    _check(run, network, checked)
+    last = time.monotonic()
+    for _ in run.steps():
+        feed.step()
+        batch = feed.ring.sample(args.batch, run.generator)
+        latents, video, shift = draw_inputs(batch, network, run)
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.device.type == "cuda"):
+            loss, logged = step_loss(vae, latents, video, shift, args.steady)
+        run.optimise(loss, **logged)
+        if time.monotonic() - last > CHECK_EVERY:
+            _check(run, network, checked)
+            last = time.monotonic()
+    feed.close()
+    _check(run, network, checked)
+
+
+def loss_of(
+    vae: LightVae,
+    latents: Tensor,  # [n,16,t,h,w], not normalised
+    video: Tensor,  # [n,3,T,8h,8w] in [-1,1]
+    shift: Tensor,  # [n,T-1,8h,8w,2]
+    steady: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of training.vae, without what concerns the encoder."""
+    return vae_training.decoding_loss(vae.decoder(latents).float() - video, shift, steady)
+
+
+@torch.no_grad()
+def draw_inputs(batch: dict[str, Tensor], network: Dit, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+    """`latents`, `video` and `shift` of `loss_of`: a window, the same for all samples; the first half of the latents
+    are the transformer's.
+    """
+    half = len(batch["target"]) // 2
+    made = denoised({name: x[:half] for name, x in batch.items()}, network, run.generator)
+    true = batch["target"][half:].float()
+    true = _unnormalised(run.model, true) + vae_training.latent_noise(true.shape, run.generator)
+    latents = torch.cat((_unnormalised(run.model, made), true))
+    height, width = (
+        int(torch.randint(whole - length + 1, (), generator=run.cpu_generator))
+        for whole, length in zip(latents.shape[3:], WINDOW, strict=True)
+    )
+    cells = slice(height, height + WINDOW[0]), slice(width, width + WINDOW[1])
+    pixels = tuple(slice(8 * cell.start, 8 * cell.stop) for cell in cells)
+    video = as_video(batch["rgb"][:, :, pixels[0], pixels[1]])
+    return latents[..., cells[0], cells[1]].contiguous(), video, batch["shift"][:, :, pixels[0], pixels[1]]
+
+
+def denoised(batch: dict[str, Tensor], network: Dit, generator: torch.Generator) -> Tensor:
+    """What the transformer makes of a batch's conditions in one step, [n,16,t,h,w]."""
+    target = batch["target"].float()
+    cache = draw_caches(batch, generator)
+    noise = torch.randn(target.shape, generator=generator, device=target.device)
+    with torch.autocast(target.device.type, torch.bfloat16, enabled=target.is_cuda):
+        return sample(network, batch["seed"][:, 0].float(), cache, noise, steps=1)
+
+
+def _unnormalised(vae: torch.nn.Module, latents: Tensor) -> Tensor:
+    """The decoder's latents of GEN3C's normalised ones, [n,16,t,h,w]."""
+    assert isinstance(vae, LightVae)
+    mean, std = (x[None, :, :, None, None] for x in (vae.latents_mean, vae.latents_std))
+    return latents.float() / SIGMA_DATA * std + mean
+
+
+@torch.no_grad()
+def _check(run: Run, network: Dit, batch: dict[str, Tensor]) -> None:
+    """Log the mean PSNR in dB of what the averaged decoder shows of the transformer's latents, and of true ones."""
+    if run.rank != 0:
+        return
+    vae = run.averaged()
+    assert isinstance(vae, LightVae)
+    made = denoised(batch, network, torch.Generator(run.device).manual_seed(2))
+    figures = {}
+    for name, latents in (("psnr_made", made), ("psnr_true", batch["target"])):
+        shown = torch.cat([vae.decoder(x) for x in _unnormalised(vae, latents).split(4)])
+        shown = ((shown.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 4, 1)
+        each = [psnr(video[1:], truth[1:]) for video, truth in zip(shown, batch["rgb"], strict=True)]
+        figures[name] = round(float(torch.stack(each).mean()), 3)
+    run.log(**figures)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dit", type=Path, required=True, help="the run of training.dit")
+    parser.add_argument("--vggt", type=Path, help="the run of training.vggt; without it no geometry is estimated")
+    parser.add_argument("--batch", type=int, default=32, help="samples a step and process")
+    parser.add_argument("--lr", type=float, default=7e-4)
+    parser.add_argument("--steady", type=float, default=1.0, help="weight of the error's change along the motion")
+    parser.add_argument("--group", type=int, default=16, help="scenes drawn at a time")
+    parser.add_argument("--workers", type=int, default=3, help="processes that draw worlds ahead")
+    parser.add_argument("--fill", type=int, default=128, help="scenes drawn before the first step")
+    parser.add_argument("--ring", type=int, default=2000, help="scenes kept; 14 MB each")
+    parser.add_argument("--generation-share", type=float, default=0.25, help="of the time")
+    parser.add_argument("--samples", type=int, default=2, help="rays a pixel and axis")
+
+
+if __name__ == "__main__":
+    main()
