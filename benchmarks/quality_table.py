@@ -60,7 +60,7 @@ def _about(about: dict[str, Any]) -> str:
 def _weights(results: Results) -> str:
     weights = "; ".join(f"{name}: {source}" for name, source in results.weights.items())
     lines = [
-        f"{len(results.cases)} scenes, {results.steps} denoising steps. Weights: {weights}.",
+        f"{len(results.cases)} scenes, {steps_of(results.steps)}. Weights: {weights}.",
         f"Every figure of every scene: [{SCENES}](../benchmarks/results/quality/{SCENES}).",
         f"No view shows {results.unseen:.1%} of the pixels of the median scene.",
     ]
@@ -99,11 +99,16 @@ def _rows(results: Results) -> list[tuple[str, str]]:
     rows += [("truth", "truth")]
     rows += [("one", "1 view + DiT, its own geometry"), ("one_shared", "1 view + DiT, geometry of 8")]
     rows += [(f"views_{mode}", f"8 views + DiT, `{mode}`") for mode in FUSION_MODES]
-    rows += [(f"steps_{n}", f"8 views + DiT, `{SPEC.fusion}`, {n} denoising step{'s' * (n > 1)}") for n in OTHER_STEPS]
+    rows += [(f"steps_{n}", f"8 views + DiT, `{SPEC.fusion}`, {steps_of(n)}") for n in OTHER_STEPS]
     rows += [("exact_warp", "exact geometry: raw warp of view 0")]
     rows += [(f"exact_composite_{exact_ranking}", "exact geometry: composite")]
     rows += [(f"exact_views_{mode}", f"exact geometry: 8 views + DiT, `{mode}`") for mode in FUSION_MODES]
     return rows
+
+
+def steps_of(n: int) -> str:
+    """The number of denoising steps in words."""
+    return f"{n} denoising step{'s' * (n != 1)}"
 
 
 def _geometry(results: Results) -> str:
@@ -133,7 +138,7 @@ def clip_part(entry: dict[str, Any]) -> str:
     lines = [
         _about(entry["about"]),
         f"{len(result['views'])} frames of `{result['name']}`, geometry `{result['provider']}`, fusion "
-        f"`{result['fusion']}`, path `{result['path']}`, {result['steps']} denoising steps. Weights: {weights}.\n",
+        f"`{result['fusion']}`, path `{result['path']}`, {steps_of(result['steps'])}. Weights: {weights}.\n",
         f"- covered pixels: {result['covered']:.1%}",
     ]
     for name in CLIP_RANKINGS:

@@ -34,9 +34,8 @@ def main() -> None:
     args = parse(__doc__, minutes=4, add=_arguments)
     if args.initial is None:
         raise SystemExit("--initial is missing; legal is the folder of the run of training.vae.")
-    vae = vae_training.load_trained(args.initial).train()
-    vae.decoder.requires_grad_(True)
-    vae.decoder.linear.requires_grad_(False)
+    vae = vae_training.load_trained(args.initial)
+    learn_decoder(vae)
     run = Run("vae", vae, args, lr=args.lr)
     maker = dit_training.sample_maker(args.initial, args.vggt, run.device, samples=args.samples, with_pixels=True)
     feed = dit_training.Feed(run, maker, args)
@@ -58,6 +57,13 @@ def main() -> None:
             last = time.monotonic()
     feed.close()
     _check(run, network, checked)
+
+
+def learn_decoder(vae: LightVae) -> None:
+    """Let the decoder's residual network learn, and nothing else."""
+    vae.train().requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.decoder.linear.requires_grad_(False)
 
 
 def loss_of(
