@@ -13,9 +13,9 @@ The distribution, for each scene; lengths in units of the reference view's centr
   that holds, or else of the same four a bit shorter, down to a half; views are pulled towards the path. Where nothing
   helps, the freest is taken. So paths down are rarer than their share, for there is ground.
 
-Of 64 scenes (seeds from 2000), every second frame, at 72x120: on the median 54 % of the target's pixels show what view 0
-does not see, and 18 % what none of the eight sees (quartiles 9 % and 26 %). Views stand 0.28 from view 0 and are turned
-against it by 11 degrees; one in twenty by more than 0.64 and 27.
+Of 64 scenes (seeds from 2000), every second frame, at 72x120: on the median 54 % of the target's pixels show what view
+0 does not see, and 18 % what none of the eight sees (quartiles 9 % and 26 %). Views stand 0.28 from view 0 and are
+turned against it by 11 degrees; one in twenty by more than 0.64 and 27.
 """
 
 import bisect
