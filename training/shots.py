@@ -9,9 +9,9 @@ The distribution, for each scene; lengths in units of the reference view's centr
 - views 1 to 7 stand beside cameras of the path's first quarter (ALONG), 0.1 to 0.35 away, mostly sideways, less so up
   and down, forward and back. They look at the point one unit ahead of that camera, off by up to 3 degrees each way,
   rolled by up to 2.5;
-- no camera stands in a solid or has one right before its lens (`_clearance`): of four paths the first is taken for which
-  that holds, or else of the same four a bit shorter, down to a half; views are pulled towards the path. Where nothing
-  helps, the freest is taken. So paths down are rarer than their share, for there is ground.
+- no camera stands in a solid or has one right before its lens (`_clearance`): of four paths the first is taken for
+  which that holds, or else of the same four a bit shorter, down to a half; views are pulled towards the path. Where
+  nothing helps, the freest is taken. So paths down are rarer than their share, for there is ground.
 
 Of 64 scenes (seeds from 2000), every second frame, at 72x120: on the median 54 % of the target's pixels show what view
 0 does not see, and 18 % what none of the eight sees (quartiles 9 % and 26 %). Views stand 0.28 from view 0 and are
