@@ -28,8 +28,8 @@ def must_hold(results: Results, clip: dict[str, Any] | None = None) -> str:
         below("VGGT, median rotation error", median(results.of_geometry("rotation")), 2.0, "degrees"),
         *_gains(results),
         at_least("Pixels that no view shows, median scene", 100 * results.unseen, 15.0, "%"),
-        below("Flicker on static points, against that of the raw warps with their holes", everywhere, holes, "", ".4f"),
-        below("Flicker on static points that raw warps cover in both frames, against theirs", own, warps, "", ".4f"),
+        below("Flicker on static points, against that of the raw warps with their holes", everywhere, holes, "", ".5f"),
+        below("Flicker on static points that raw warps cover in both frames, against theirs", own, warps, "", ".5f"),
         below("Scenes whose eight views the pipeline refuses", len(refusing), 1, "", "d"),
         *clip_bars(clip),
     ]

@@ -29,7 +29,7 @@ PERCEPTUAL_EVERY = 3  # frames; the network's distance is the slowest of all mea
 KINDS = ("all", "seen", "unseen")
 FIGURES = (*(f"{m}_{k}" for m in ("psnr", "ssim", "perceptual") for k in KINDS), "flicker", "flicker_on_warps")
 Figures = list[float | None]
-OTHER_STEPS = (1, 4, 10)  # of denoising, with the default fusion mode
+OTHER_STEPS = (1, 4, 10)  # of denoising, with the default fusion mode; the deployment's own has a row of its own
 EIGHT_VIEWS = "8 views"  # the group of rows that stands for a user's job
 Made = TypeVar("Made")
 
@@ -176,7 +176,7 @@ def _views_rows(
             rows[f"composite_{name}_vae"] = truth.measure(through_vae(served, video))
     videos = {f"{prefix}warp": one} | {f"{prefix}composite_{name}": video for name, video in whole.items()}
     if not prefix:
-        for steps in OTHER_STEPS:
+        for steps in set(OTHER_STEPS) - {served.steps}:
             rows[f"steps_{steps}"] = truth.measure(make_video(served, scene, cameras, SPEC.fusion, steps))
     for mode in modes:
         video = make_video(served, scene, cameras, mode)

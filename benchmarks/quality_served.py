@@ -88,7 +88,7 @@ def make_video(served: Served, scene: Scene, cameras: Cameras, fusion: FusionMod
     """The job's frames, [t,h,w,3] uint8 on the CPU; after the deployment's number of denoising steps, or `steps`."""
     options = RolloutOptions(
         seed=SPEC.seed,
-        steps=steps or served.steps,
+        steps=served.steps if steps is None else steps,
         guidance=served.preset.guidance,
         fps=SPEC.fps,
         condition=ConditionOptions(fusion, SPEC.foreground_masking, SPEC.geometry.min_confidence),

@@ -99,7 +99,9 @@ def _rows(results: Results) -> list[tuple[str, str]]:
     rows += [("truth", "truth")]
     rows += [("one", "1 view + DiT, its own geometry"), ("one_shared", "1 view + DiT, geometry of 8")]
     rows += [(f"views_{mode}", f"8 views + DiT, `{mode}`") for mode in FUSION_MODES]
-    rows += [(f"steps_{n}", f"8 views + DiT, `{SPEC.fusion}`, {steps_of(n)}") for n in OTHER_STEPS]
+    rows += [
+        (f"steps_{n}", f"8 views + DiT, `{SPEC.fusion}`, {steps_of(n)}") for n in OTHER_STEPS if n != results.steps
+    ]
     rows += [("exact_warp", "exact geometry: raw warp of view 0")]
     rows += [(f"exact_composite_{exact_ranking}", "exact geometry: composite")]
     rows += [(f"exact_views_{mode}", f"exact geometry: 8 views + DiT, `{mode}`") for mode in FUSION_MODES]

@@ -144,7 +144,7 @@ TINY = Preset(
         encoder_channels=(64, 112), encoder_blocks=(2, 3), decoder_channels=(144, 64), decoder_blocks=(4, 3)
     ),
     dit=DitConfig(layers=7, heads=4, head_dim=48, adaln_lora_dim=32, text_dim=64, text_tokens=8, max_size=(16, 32, 48)),
-    steps=1,  # more make it no better (docs/quality.md)
+    steps=1,  # more make it worse (docs/quality.md)
     guidance=0.0,
     may_be_untrained=True,
 )

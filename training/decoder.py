@@ -4,8 +4,8 @@
         --vggt runs/vggt --minutes 4
 
 Latents of the transformer are smoother than those of true videos and a little off, and the decoder turns that into
-flicker. Here half of its latents come from the transformer, denoised in one step from conditions as served, and half
-from true videos as before; either way it shall show the true video. The encoder, and so the latents, stay.
+flicker. Here half of its latents come from the transformer, denoised in one step from the conditions of training.dit,
+and half from true videos as before; either way it shall show the true video. The encoder, and so the latents, stay.
 """
 
 import argparse
@@ -20,10 +20,13 @@ from gen3c.generator.light_vae import LightVae
 from gen3c.generator.scheduler import SIGMA_DATA
 from training import dit as dit_training
 from training import vae as vae_training
-from training.conditions import draw_caches
+from training.conditions import SampleMaker, draw_caches
 from training.dit_loss import WINDOW
 from training.dit_validation import psnr, sample
+from training.motion import unsteadiness
 from training.run import Run, parse
+from training.scenes import draw_worlds
+from training.shots import VALIDATION_SEEDS
 from training.vae_data import as_video
 
 CHECK_EVERY = 60.0  # seconds
@@ -41,7 +44,8 @@ def main() -> None:
     feed = dit_training.Feed(run, maker, args)
     feed.fill(args.fill)
     network = dit_training.load_trained(args.dit).to(run.device)
-    checked = feed.ring.sample(16, torch.Generator(run.device).manual_seed(1))
+    dit_training.skip_text(network)
+    checked = held_out(maker, args.validation_scenes) if run.rank == 0 else {}
     step_loss = torch.compile(loss_of, dynamic=False) if run.device.type == "cuda" else loss_of
     _check(run, network, checked)
     last = time.monotonic()
@@ -113,20 +117,36 @@ def _unnormalised(vae: torch.nn.Module, latents: Tensor) -> Tensor:
     return latents.float() / SIGMA_DATA * std + mean
 
 
+def held_out(maker: SampleMaker, scenes: int) -> dict[str, Tensor]:
+    """Samples of the first validation scenes."""
+    generator = torch.Generator(maker.device).manual_seed(1)
+    parts = []
+    for seed in VALIDATION_SEEDS[:scenes]:
+        parts.append(maker([seed], draw_worlds([seed], maker.device), generator))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 @torch.no_grad()
 def _check(run: Run, network: Dit, batch: dict[str, Tensor]) -> None:
-    """Log the mean PSNR in dB of what the averaged decoder shows of the transformer's latents, and of true ones."""
+    """Log what the averaged decoder makes of the transformer's latents and of true ones.
+
+    Mean PSNR in dB after the first frame, and how much points change along their motion, on [0,1].
+    """
     if run.rank != 0:
         return
     vae = run.averaged()
     assert isinstance(vae, LightVae)
     made = denoised(batch, network, torch.Generator(run.device).manual_seed(2))
     figures = {}
-    for name, latents in (("psnr_made", made), ("psnr_true", batch["target"])):
-        shown = torch.cat([vae.decoder(x) for x in _unnormalised(vae, latents).split(4)])
-        shown = ((shown.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 4, 1)
-        each = [psnr(video[1:], truth[1:]) for video, truth in zip(shown, batch["rgb"], strict=True)]
-        figures[name] = round(float(torch.stack(each).mean()), 3)
+    for name, latents in (("made", made), ("true", batch["target"])):
+        decibels, changes = [], []
+        for z, truth, shift in zip(_unnormalised(vae, latents), batch["rgb"], batch["shift"], strict=True):
+            shown = vae.decoder(z[None]).float().clamp(-1, 1)
+            changes.append(unsteadiness(shown / 2, shift[None]))
+            pictures = ((shown[0] + 1) * 127.5).round().permute(1, 2, 3, 0)
+            decibels.append(psnr(pictures[1:], truth[1:]))
+        figures[f"psnr_{name}"] = round(float(torch.stack(decibels).mean()), 3)
+        figures[f"flicker_{name}"] = round(float(torch.stack(changes).mean()), 5)
     run.log(**figures)
 
 
@@ -142,6 +162,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ring", type=int, default=2000, help="scenes kept; 14 MB each")
     parser.add_argument("--generation-share", type=float, default=0.25, help="of the time")
     parser.add_argument("--samples", type=int, default=2, help="rays a pixel and axis")
+    parser.add_argument("--validation-scenes", type=int, default=16)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,20 @@ def test_what_stays_on_its_surface_does_not_flicker() -> None:
     assert lasts[2, :, step:].all()
 
 
+def test_holes_of_raw_warps_flicker_where_all_points_count() -> None:
+    """Two grey warps of a grey wall; in the last frame the second loses 4 of 16 columns."""
+    K = torch.tensor([[20.0, 0, 7.5], [0, 20, 3.5], [0, 0, 1]])
+    truth = quality_rows.Truth.__new__(quality_rows.Truth)
+    truth.moved = motion(torch.full((2, 8, 16), 4.0), torch.eye(4).repeat(2, 1, 1), K)
+    truth.on_warps = torch.zeros(1, 8, 16)
+    image, depth = torch.zeros(2, 3, 3, 8, 16), torch.full((2, 3, 8, 16), 4.0)
+    image[1, 2, :, :, 4:8], depth[1, 2, :, 4:8] = -1.0, torch.inf
+    found = truth.measure_warps(Warps(image, depth, torch.ones(2, 3)))
+    assert found["flicker"] == 0
+    assert found["flicker_with_holes"] == pytest.approx(0.5 * 4 / 16 / 2, abs=1e-5)
+    assert truth.on_warps.flatten().unique(return_counts=True)[1].tolist() == [32, 96]  # one warp lasts, two do
+
+
 def test_what_is_hidden_in_the_next_frame_is_left_out() -> None:
     depth = torch.full((2, 16, 16), 4.0)
     depth[1, :, :8] = 1.0  # something came in front

@@ -26,15 +26,26 @@ LUMA = torch.tensor([0.2126, 0.7152, 0.0722])  # BT.709
 
 
 class RecordingEncoder:
-    """The real encoder; keeps the videos that it was given."""
+    """The real encoder; keeps the videos that it was given.
+
+    An equal video gets the latents of before: the last bits of a convolution may depend on where its input lies in
+    memory, and they decide between views that are as good as one another.
+    """
 
     def __init__(self) -> None:
         self._program = LocalProgram(VideoEncoder(load_vae(SMALL, untrained_seed=0)[0]), VIDEO_ENCODER)
         self.videos: list[Tensor] = []
+        self._latents: list[Tensor] = []
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        self.videos.append(inputs["VIDEO"])
-        return self._program(inputs)
+        video = inputs["VIDEO"]
+        known = (latents for seen, latents in zip(self.videos, self._latents, strict=True) if torch.equal(seen, video))
+        latents = next(known, None)
+        if latents is None:
+            latents = self._program(inputs)["LATENT"]
+        self.videos.append(video)
+        self._latents.append(latents)
+        return {"LATENT": latents}
 
 
 @pytest.fixture

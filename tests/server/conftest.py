@@ -25,6 +25,7 @@ from gen3c_server.launch import Wishes, plan
 from gen3c_server.launcher import EmbeddedServer, ServeOptions
 from gen3c_server.repository import default_model_repository
 from tests.gen3c.generator.checkpoint_files import save_transformer, save_vae
+from tests.small_dit import reading_text
 from tests.tiny_t5 import write_encoder
 
 WIDTH, HEIGHT = 320, 192
@@ -53,7 +54,7 @@ def weighted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weighted]:
     """One server with weights of every network, as if trained."""
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     vae, _ = load_vae(TINY, untrained_seed=UNTRAINED_SEED)
-    dit, _ = load_dit(TINY, untrained_seed=UNTRAINED_SEED)
+    dit = reading_text(load_dit(TINY, untrained_seed=UNTRAINED_SEED)[0])
     save_transformer(checkpoints, TINY, dit.transformer.state_dict())
     save_vae(checkpoints, TINY, vae.state_dict())
     write_encoder(checkpoints / NETWORK_FOLDER)

@@ -36,6 +36,7 @@ from training.conditions import (
     warp_views,
 )
 from training.footage import Footage, mirrored, relative
+from training.motion import unsteadiness
 from training.noisy_geometry import Severity, ViewGeometry, disturbed, rotation_matrix
 from training.served_geometry import estimate, resample
 from training.vggt import initialise as initialise_vggt
@@ -115,6 +116,29 @@ def test_a_sample_holds_the_conditions_of_a_job():
         sample["seed"][0], encode_seed(encoder, views[0].image[None], 1)[0], atol=1e-4, rtol=1e-4
     )
     assert sample["target"].shape == (16, 2, 2, 3)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_sample_with_pixels_knows_how_they_move_in_a_mirror_too(flip):
+    """A wall before a camera that moves by two pixels a frame."""
+    vae = LightVae(LightVaeConfig((8, 8), (1, 1), (8, 8), (1, 1)), 2)
+    initialise_vae(vae, generator())
+    h, w, frames = 16, 24, 9
+    wall = torch.randint(256, (h, w + 2 * frames, 3), generator=generator(4), dtype=torch.uint8)
+    targets = torch.stack([wall[:, 2 * i : 2 * i + w] for i in range(frames)])[None]
+    w2c = torch.eye(4).repeat(1, frames, 1, 1)
+    w2c[0, :, 0, 3] = -torch.arange(frames) * 2 * 2.0 / 30
+    depth = torch.full((1, VIEWS, h, w), 2.0)
+    K = torch.tensor([[30.0, 0, (w - 1) / 2], [0, 30.0, (h - 1) / 2], [0, 0, 1]]).expand(1, VIEWS, 3, 3)
+    truth = ViewGeometry(depth, torch.ones_like(depth), torch.eye(4).repeat(1, VIEWS, 1, 1), K)
+    scene = Footage(targets[:, :1].expand(-1, VIEWS, -1, -1, -1), targets, truth, depth[:, :1].expand(1, 9, h, w), w2c)
+    scene = mirrored(scene, torch.tensor([flip]))
+    maker = SampleMaker(VideoEncoder(vae), VideoDecoder(vae), None, torch.device("cpu"), size=(h, w), with_pixels=True)
+    sample = maker.sample(scene, scene.truth, 0, generator())
+    assert torch.equal(sample["rgb"], scene.targets[0])
+    video = sample["rgb"].movedim(-1, 0)[None].float() / 255
+    assert float(unsteadiness(video, sample["shift"][None])) < 2e-3  # shifts are kept in float16
+    assert float(unsteadiness(video, -sample["shift"][None])) > 0.1
 
 
 @pytest.mark.parametrize("mode", ["vector_max", "coverage_max", "ranked_concat"])

@@ -1,6 +1,7 @@
 """The decoder's own training: what it is given belongs together, and the latents stay what they are."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,8 +13,10 @@ from torch import Tensor
 from gen3c.generator.dit import Dit
 from gen3c.generator.light_vae import LightVae, initialise
 from gen3c.generator.vae import VideoEncoder
-from gen3c.presets import LightVaeConfig
+from gen3c.presets import TINY, LightVaeConfig
 from training import decoder as training
+from training.conditions import VIEWS
+from training.dit import initialise as initialise_dit
 from training.dit_loss import WINDOW
 from training.run import Run, load_weights
 
@@ -49,7 +52,7 @@ def batch(n: int) -> dict[str, Tensor]:
 
 
 def test_latents_pixels_and_motion_are_of_the_same_window(vae: LightVae, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "denoised", lambda batch, _network, _generator: batch["target"])
+    monkeypatch.setattr(training, "denoised", lambda batch, _network, _generator: batch["target"] + 100)
     monkeypatch.setattr(
         training.vae_training,
         "latent_noise",
@@ -64,10 +67,32 @@ def test_latents_pixels_and_motion_are_of_the_same_window(vae: LightVae, monkeyp
         mean, std = (x[:, :, None, None] for x in (vae.latents_mean, vae.latents_std))
         cells = ((latents - mean) / std * 0.5)[:, :2, 0]  # [n,2,h,w]: GEN3C's normalised latents again
         colours = (video[:, :2, 0, ::8, ::8] + 1) * 127.5
-        torch.testing.assert_close(cells, colours, atol=1e-3, rtol=0)
+        made = torch.tensor([100.0, 100, 0, 0]).view(-1, 1, 1, 1)  # by the transformer: the first half
+        torch.testing.assert_close(cells, colours + made, atol=1e-3, rtol=0)
         torch.testing.assert_close(shift[:, 0, ::8, ::8].permute(0, 3, 1, 2).float(), colours, atol=1e-3, rtol=0)
-        seen.add((round(float(cells[0, 0, 0, 0])), round(float(cells[0, 1, 0, 0]))))
+        seen.add((round(float(colours[0, 0, 0, 0])), round(float(colours[0, 1, 0, 0]))))
     assert len(seen) > 2  # anywhere
+
+
+def test_the_transformer_denoises_from_the_conditions_of_its_training() -> None:
+    dit = Dit(replace(TINY.dit, layers=1))
+    initialise_dit(dit, generator())
+    torch.nn.init.normal_(dit.transformer.proj_out.weight, std=0.05, generator=generator(1))
+    n, shape = 6, (FRAMES, 4, 6)
+    samples = {
+        "target": torch.randn(n, 16, *shape, generator=generator(2)),
+        "seed": torch.randn(n, 2, 16, 1, *shape[1:], generator=generator(3)),
+        "views": torch.randn(n, VIEWS, 32, *shape, generator=generator(4)),
+        "coverage": torch.rand(n, VIEWS, *shape, generator=generator(5)),
+        "nearness": torch.rand(n, VIEWS, FRAMES, 1, 1, generator=generator(6)),
+        "whole": torch.randn(n, 2, 64, *shape, generator=generator(7)),
+    }
+    with torch.no_grad():
+        made = training.denoised(samples, dit.eval(), generator(8))
+        other = training.denoised(samples | {"views": 2 * samples["views"]}, dit, generator(8))
+    assert made.shape == samples["target"].shape
+    torch.testing.assert_close(made[:, :, :1], samples["seed"][:, 0], atol=1e-2, rtol=0)  # the frame that is given
+    assert float((other - made)[:, :, 1:].abs().max()) > 1e-3
 
 
 def test_it_decodes_what_the_encoder_normalises(vae: LightVae) -> None:

@@ -9,13 +9,14 @@ from gen3c.generator.dit import Dit
 from gen3c.generator.signatures import DIT, symbols
 from gen3c.generator.weights import load_dit
 from gen3c.presets import TINY
+from tests.small_dit import reading_text
 
 ROUNDING = 2e-5  # float32 sums in another order, through six blocks, on outputs up to 4
 
 
 @pytest.fixture(scope="module")
 def dit() -> Dit:
-    return load_dit(TINY, untrained_seed=0)[0]
+    return reading_text(load_dit(TINY, untrained_seed=0)[0])
 
 
 def inputs(batch: int = 1) -> list[torch.Tensor]:
@@ -27,7 +28,7 @@ def inputs(batch: int = 1) -> list[torch.Tensor]:
 
 def test_attention_equals_diffusers(dit):
     before = dit(*inputs())
-    twin, _ = load_dit(TINY, untrained_seed=0)
+    twin = reading_text(load_dit(TINY, untrained_seed=0)[0])
     for block in twin.transformer.transformer_blocks:
         block.attn1.set_processor(CosmosAttnProcessor2_0())
         block.attn2.set_processor(CosmosAttnProcessor2_0())
