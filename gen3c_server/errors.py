@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from gen3c_client.contract import ErrorCode
@@ -25,6 +26,8 @@ class JobError(Exception):
     code: ErrorCode
     message: str
     field: str | None = None
+    # Where the code alone does not tell; for the operator, not on the wire.
+    reason: Literal["queue_full", "shutdown"] | None = None
 
     def __str__(self) -> str:
         """`CODE(field): message`, the form in which errors cross a model border (see `from_wire`)."""

@@ -53,14 +53,26 @@ class JobQueue:
     are refused.
     """
 
-    def __init__(self, jobs_dir: Path, cancel_dir: Path, drain_token: Path, *, queued: int, workers: int = 1) -> None:
+    def __init__(
+        self,
+        jobs_dir: Path,
+        cancel_dir: Path,
+        drain_token: Path,
+        *,
+        queued: int,
+        workers: int = 1,
+        on_change: Callable[[int, int], None] = lambda running, waiting: None,  # noqa: ARG005
+    ) -> None:
+        """`on_change` is told how many jobs run and wait, at first and after every change; it must not block."""
         self._jobs_dir, self._cancel_dir, self._drain_token = jobs_dir, cancel_dir, drain_token
         self._limit = queued
         self._waiting: deque[Job] = deque()
         self._running: set[Job] = set()
         self._workers = workers
+        self._on_change = on_change
         self._changed = threading.Condition()
         self._closed = False
+        self._count()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         self._threads.append(threading.Thread(target=self._watch, daemon=True))
         for thread in self._threads:
@@ -70,17 +82,23 @@ class JobQueue:
         """Put a job in line; raises JobError UNAVAILABLE if the line is full or the server is about to stop."""
         with self._changed:
             if self._closed or self._drain_token.exists():
-                raise JobError("UNAVAILABLE", "The server is shutting down; try another one, or again later.")
+                raise JobError(
+                    "UNAVAILABLE",
+                    "The server is shutting down; try another one, or again later.",
+                    reason="shutdown",
+                )
             if len(self._waiting) + len(self._running) >= self._limit + self._workers:
                 raise JobError(
                     "UNAVAILABLE",
                     f"The server is busy: {len(self._running)} job(s) running and {len(self._waiting)} waiting, "
                     f"{self._limit} may wait. Try again later.",
+                    reason="queue_full",
                 )
             ahead = len(self._waiting) + len(self._running)
             job.stream.send(Progress(stage="queued", step=0, total=ahead, message=f"{ahead} job(s) ahead"))
             _touch(self._jobs_dir / job.id)
             self._waiting.append(job)
+            self._count()
             self._changed.notify_all()
 
     def is_busy(self) -> bool:
@@ -107,6 +125,7 @@ class JobQueue:
                     return
                 job = self._waiting.popleft()
                 self._running.add(job)
+                self._count()
                 job.started = time.monotonic()
             try:
                 self._run(job)
@@ -141,6 +160,8 @@ class JobQueue:
                 dropped = [job for job in self._waiting if job.should_stop()]
                 for job in dropped:
                     self._waiting.remove(job)
+                if dropped:
+                    self._count()
             for job in dropped:
                 _end(job, job.stop_reason)
                 self._forget(job)
@@ -151,9 +172,13 @@ class JobQueue:
             job.stop_reason = reason
             _touch(self._cancel_dir / job.id)
 
+    def _count(self) -> None:
+        self._on_change(len(self._running), len(self._waiting))
+
     def _forget(self, job: Job) -> None:
         with self._changed:
             self._running.discard(job)
+            self._count()
         for folder in (self._cancel_dir, self._jobs_dir):
             try:
                 (folder / job.id).unlink(missing_ok=True)
@@ -171,13 +196,15 @@ def _touch(path: Path) -> None:
 
 
 def _shutting_down() -> JobError:
-    return JobError("CANCELLED", "The server is shutting down; the job was stopped.")
+    return JobError("CANCELLED", "The server is shutting down; the job was stopped.", reason="shutdown")
 
 
 def _end(job: Job, error: JobError | None) -> None:
     try:
-        if error is not None:
-            job.stream.send(Error(code=error.code, message=error.message, field=error.field))
-        job.stream.finish(error)
+        try:
+            if error is not None:
+                job.stream.send(Error(code=error.code, message=error.message, field=error.field))
+        finally:  # a job that cannot be told of its end has ended, too
+            job.stream.finish(error)
     except Exception:
         logger.exception("job %s: the caller could not be told of its end", job.id)

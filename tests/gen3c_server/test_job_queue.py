@@ -43,8 +43,15 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def queue(run_dir: Path):
-    queue = JobQueue(run_dir / "jobs", run_dir / "cancel", run_dir / "drain", queued=2)
+def counts() -> list[tuple[int, int]]:
+    """Jobs running and waiting, as the queue told."""
+    return []
+
+
+@pytest.fixture
+def queue(run_dir: Path, counts: list[tuple[int, int]]):
+    folders = (run_dir / "jobs", run_dir / "cancel", run_dir / "drain")
+    queue = JobQueue(*folders, queued=2, on_change=lambda *now: counts.append(now))
     yield queue
     queue.close(5)
 
@@ -82,18 +89,23 @@ def test_jobs_run_in_order_and_one_failure_costs_nobody_else(queue: JobQueue, ru
     assert not list((run_dir / "jobs").iterdir())
 
 
-def test_a_full_line_refuses_with_the_figure(queue: JobQueue) -> None:
+def test_a_full_line_refuses_with_the_figure(queue: JobQueue, counts: list[tuple[int, int]]) -> None:
     running = submit(queue, work_until_stopped, "a")
     time.sleep(0.1)
     waiting = [submit(queue, work_until_stopped, name) for name in "bc"]
     with pytest.raises(JobError, match="2 may wait") as refused:
         submit(queue, work_until_stopped, "d")
-    assert refused.value.code == "UNAVAILABLE"
+    assert (refused.value.code, refused.value.reason) == ("UNAVAILABLE", "queue_full")
     assert [r.events[0] for r in waiting] == [
         Progress(stage="queued", step=0, total=n, message=f"{n} job(s) ahead") for n in (1, 2)
     ]
+    assert counts == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     for recorder in (*waiting, running):
         recorder.cancelled = True
+        recorder.wait()
+    time.sleep(0.05)
+    assert counts[-1] == (0, 0)
+    assert (1, 1) in counts[5:]  # a job that leaves the line is told, too
 
 
 def test_a_burst_is_not_admitted_before_the_worker_has_looked(queue: JobQueue) -> None:
@@ -172,8 +184,10 @@ def test_draining_stops_all_and_refuses_new(queue: JobQueue, run_dir: Path) -> N
         assert error is not None
         assert error.code == "CANCELLED"
         assert "shutting down" in error.message
-    with pytest.raises(JobError, match="shutting down"):
+        assert error.reason == "shutdown"
+    with pytest.raises(JobError, match="shutting down") as refused:
         submit(queue, work_until_stopped, "c")
+    assert refused.value.reason == "shutdown"
 
 
 def test_unexpected_failures_do_not_show_their_insides(queue: JobQueue) -> None:
@@ -184,3 +198,20 @@ def test_unexpected_failures_do_not_show_their_insides(queue: JobQueue) -> None:
     assert error is not None
     assert error.code == "INTERNAL"
     assert "secret" not in error.message
+
+
+def test_a_caller_that_cannot_be_told_has_its_stream_finished(queue: JobQueue) -> None:
+    class Gone(Recorder):
+        def send(self, event: Event, blob: bytes | None = None) -> None:
+            if isinstance(event, Error):
+                raise RuntimeError("the stream is broken")
+            super().send(event, blob)
+
+    def fail(job: Job) -> None:  # noqa: ARG001
+        raise InvalidInputError("steps is 0; legal: 1 to 1000.", "spec.steps")
+
+    gone = Gone()
+    queue.submit(Job("a", gone, fail, 60))
+    error = gone.wait()
+    assert error is not None
+    assert error.code == "INVALID_ARG"
