@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Callable
@@ -15,16 +16,20 @@ from gen3c_server.errors import JobError
 from gen3c_server.gpu_memory import releasing
 from gen3c_server.inputs import JobInputs, read_inputs
 from gen3c_server.job_queue import Job, JobQueue
+from gen3c_server.job_report import JobReport
+from gen3c_server.metrics import PENDING, RUNNING, Recorder
 from gen3c_server.pipeline import Services, check_prompts, run_job
 from gen3c_server.probe import probe_graph
 from gen3c_server.response_stream import ResponseStream
 from gen3c_server.services import ConditionerModel, GeometryModel
 from gen3c_server.serving import Serving
 from gen3c_server.tensors import request_values
+from gen3c_server.triton_metrics import open_family
 
 logger = logging.getLogger("gen3c")
 
 CLOSE_TIMEOUT_S = 5.0
+LAST_METRICS_S = 1.0
 
 
 class JobModel:
@@ -52,12 +57,14 @@ class JobModel:
             device=settings.device,
         )
         self._probing = threading.Lock()
+        self._recorder = Recorder(open_family)
         self._queue = JobQueue(
             settings.jobs_dir,
             settings.cancel_dir,
             settings.drain_token,
             queued=settings.limits.queued_jobs,
             workers=settings.deployment.running_jobs,
+            on_change=self._on_change,
         )
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> None:
@@ -66,21 +73,35 @@ class JobModel:
             try:
                 if json.loads(request.parameters() or "{}").get("probe"):
                     self._start_probe(stream)
-                    continue
-                wire = request_values(request)
-                inputs = read_inputs(wire, self._settings.preset, self._settings.limits)
-                check_prompts(inputs.spec, self._settings.preset, self._text)  # refused before the job waits
-                limit = self._settings.limits.job_seconds
-                timeout_s = min(limit, inputs.spec.timeout_s or limit)
-                self._queue.submit(Job(secrets.token_hex(8), stream, self._work(inputs), timeout_s))
+                else:
+                    self._take(request, stream)
             except Exception as error:
                 stream.fail(JobError.of(error))
 
     def finalize(self) -> None:
         self._queue.close(CLOSE_TIMEOUT_S)
+        self._recorder.close(LAST_METRICS_S)
 
-    def _work(self, inputs: JobInputs) -> Callable[[Job], None]:
+    def _take(self, request: "pb_utils.InferenceRequest", stream: ResponseStream) -> None:
+        write = _write_line if self._settings.log_format == "json" else None
+        report = JobReport(secrets.token_hex(8), request.request_id(), stream, self._recorder.record, write)
+        try:
+            inputs = read_inputs(request_values(request), self._settings.preset, self._settings.limits)
+            check_prompts(inputs.spec, self._settings.preset, self._text)  # refused before the job waits
+            report.describe(media=len(inputs.media), frames=inputs.num_frames)
+            limit = self._settings.limits.job_seconds
+            timeout_s = min(limit, inputs.spec.timeout_s or limit)
+            self._queue.submit(Job(report.id, report, self._work(inputs, report), timeout_s))
+        except Exception as error:
+            report.fail(JobError.of(error))
+
+    def _on_change(self, running: int, waiting: int) -> None:
+        self._recorder.record(RUNNING, running)
+        self._recorder.record(PENDING, waiting)
+
+    def _work(self, inputs: JobInputs, report: JobReport) -> Callable[[Job], None]:
         def work(job: Job) -> None:
+            report.begin()
             services = Services(
                 preset=self._settings.preset,
                 limits=self._settings.limits,
@@ -109,3 +130,8 @@ class JobModel:
             stream.fail(JobError.of(error))
         finally:
             self._probing.release()
+
+
+def _write_line(line: str) -> None:
+    """To standard error, which is Triton's log, in one piece: other processes write to it."""
+    os.write(2, f"{line}\n".encode())

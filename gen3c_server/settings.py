@@ -11,6 +11,7 @@ from gen3c_client.contract import Limits
 from gen3c.errors import InvalidInputError
 from gen3c.presets import Preset, get_preset
 from gen3c_server.deployment import Deployment
+from gen3c_server.json_lines import LOG_FORMATS, LogFormat
 
 __all__ = ["Deployment", "Settings", "find_device"]
 
@@ -26,6 +27,7 @@ class Settings:
     vggt: Path | None  # VGGT's weights, a file or its folder; None: that of the checkpoints, if they have one
     threads: int
     device: torch.device
+    log_format: LogFormat = "text"  # of what the job model tells of its jobs; text: nothing
 
     @property
     def limits(self) -> Limits:
@@ -33,9 +35,9 @@ class Settings:
 
     @classmethod
     def from_environment(cls, preset: str = "tiny", device: str = "cpu", deployment: Path | None = None) -> "Settings":
-        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _VGGT, _THREADS, _DEVICE; all optional.
+        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _VGGT, _THREADS, _DEVICE, _LOG_FORMAT; all optional.
 
-        The arguments are the defaults of the first, the last and the second.
+        The arguments are the defaults of those of the same names.
         """
         named = os.environ.get("GEN3C_DEPLOYMENT")
         deployment = Path(named) if named else deployment
@@ -50,6 +52,7 @@ class Settings:
             vggt=Path(vggt) if vggt else None,
             threads=_threads(os.environ.get("GEN3C_THREADS", "")),
             device=find_device(os.environ.get("GEN3C_DEVICE", device)),
+            log_format=_log_format(os.environ.get("GEN3C_LOG_FORMAT") or "text"),
         )
         for folder in (settings.jobs_dir, settings.cancel_dir, settings.progress_dir):
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +93,13 @@ def _threads(text: str) -> int:
     if not (text or "0").isdecimal():
         raise InvalidInputError(f"GEN3C_THREADS is {text!r}; legal: a number from 1, or 0 for every core.")
     return int(text or "0") or len(os.sched_getaffinity(0))
+
+
+def _log_format(text: str) -> LogFormat:
+    for known in LOG_FORMATS:
+        if text == known:
+            return known
+    raise InvalidInputError(f"GEN3C_LOG_FORMAT is {text!r}; legal: {', '.join(LOG_FORMATS)}.")
 
 
 def find_device(text: str) -> torch.device:

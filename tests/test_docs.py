@@ -34,6 +34,7 @@ from gen3c_export import repository_cli
 from gen3c_export.compare import FP8_TOLERANCE, MOST_WIDENED, TOLERANCES
 from gen3c_export.published import PUBLISHED_MD5, STATISTICS, TOKENIZER
 from gen3c_server.cli import serve
+from gen3c_server.metrics import FAMILIES, JOB_BUCKETS, OUTCOMES, STAGE_BUCKETS, STAGES, STEP_BUCKETS
 from gen3c_server.settings import Deployment
 from tests.gen3c.exported.samples import manifest
 
@@ -275,6 +276,20 @@ def test_the_deployment_file_shows_every_limit_with_its_default(tmp_path: Path) 
     assert Deployment.load(tmp_path / "deployment.yaml") == Deployment()
     assert set(yaml.safe_load(example)) == set(Deployment.model_fields)
     assert set(yaml.safe_load(example)["limits"]) == set(Limits.model_fields)
+
+
+def test_the_tables_of_metrics_and_outcomes_are_complete() -> None:
+    text = section(DOCS / "deployment.md", "Metrics")
+    rows = re.findall(r"^\| `(gen3c_\w+)` \| (\w+) \| (?:`(\w+)` )?\| (.*) \|$", text, re.MULTILINE)
+    assert rows == [(family.name, family.kind, family.label or "", family.help) for family in FAMILIES]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", text.partition("| outcome |")[2], re.MULTILINE)) == OUTCOMES
+    stages, _, rest = text.partition("The stages are ")[2].partition(";")
+    assert tuple(re.findall(r"`(\w+)`", stages)) == STAGES
+    spans = re.findall(r"([\d.]+) to ([\d.]+) for a (stage|step|job)", rest)
+    buckets = {"stage": STAGE_BUCKETS, "step": STEP_BUCKETS, "job": JOB_BUCKETS}
+    assert {what: (float(least), float(most)) for least, most, what in spans} == {
+        what: (bounds[0], bounds[-1]) for what, bounds in buckets.items()
+    }
 
 
 def test_every_option_of_serve_is_documented_and_no_other() -> None:

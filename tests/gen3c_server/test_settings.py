@@ -132,3 +132,12 @@ def test_networks_are_float32_on_a_cpu_and_bfloat16_on_a_gpu() -> None:
     settings = Settings.from_environment()
     assert (settings.device.type, settings.dtype) == ("cpu", torch.float32)
     assert dataclasses.replace(settings, device=torch.device("cuda")).dtype == torch.bfloat16
+
+
+def test_the_log_format_is_text_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_environment().log_format == "text"
+    monkeypatch.setenv("GEN3C_LOG_FORMAT", "json")
+    assert Settings.from_environment().log_format == "json"
+    monkeypatch.setenv("GEN3C_LOG_FORMAT", "xml")
+    with pytest.raises(InvalidInputError, match="GEN3C_LOG_FORMAT is 'xml'; legal: text, json"):
+        Settings.from_environment()

@@ -35,7 +35,8 @@ WIDTH, HEIGHT = 320, 192
 def server(built: Path) -> Iterator[EmbeddedServer]:
     """One server for all tests that leave it alive: what `gen3c serve` starts, the networks exported."""
     planned = plan(Wishes(None, built, None, None, None, None, None), print)
-    options = ServeOptions(planned.models, environment=planned.environment, triton_flags=planned.flags)
+    environment = {**planned.environment, "GEN3C_LOG_FORMAT": "json"}
+    options = ServeOptions(planned.models, environment=environment, triton_flags=planned.flags)
     with EmbeddedServer(options) as server:
         server.wait_ready(check)
         yield server
@@ -154,7 +155,9 @@ def collect(events: Iterator[Any]) -> Result:
     return Result(files, progress, notices, done)
 
 
-def raw_job(url: str, spec: bytes, media: Sequence[bytes], **tensors: np.ndarray) -> tuple[list[Event], str | None]:
+def raw_job(
+    url: str, spec: bytes, media: Sequence[bytes], *, request_id: str = "", **tensors: np.ndarray
+) -> tuple[list[Event], str | None]:
     """A job past every check of our client: the events, and the error that ended the stream."""
     import queue
 
@@ -170,7 +173,7 @@ def raw_job(url: str, spec: bytes, media: Sequence[bytes], **tensors: np.ndarray
     events: list[Event] = []
     with triton.InferenceServerClient(url) as peer:
         peer.start_stream(lambda result, error: answers.put((result, error)))
-        peer.async_stream_infer("gen3c", inputs, enable_empty_final_response=True)
+        peer.async_stream_infer("gen3c", inputs, request_id=request_id, enable_empty_final_response=True)
         try:
             while True:
                 result, error = answers.get(timeout=120)
