@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
+from gen3c_server.json_lines import LogFormat
 from gen3c_server.launch import Wishes, plan
 from gen3c_server.launcher import PreflightError, ServeOptions
 from gen3c_server.launcher import serve as run_server
 from gen3c_server.launcher.serve import PREFLIGHT
-from gen3c_server.launcher.server import to_stderr
+from gen3c_server.launcher.server import to_stderr, to_stdout_as_json
 
 
 def serve(
@@ -80,6 +81,13 @@ def serve(
         Path | None,
         typer.Option(dir_okay=False, help="Triton's log, appended to; default: in the run directory."),
     ] = None,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar="GEN3C_LOG_FORMAT",
+            help="json: every message, and what happens to jobs, as a JSON object a line on standard output.",
+        ),
+    ] = "text",
     triton: Annotated[
         Path | None,
         typer.Option(
@@ -98,10 +106,11 @@ def serve(
 
     Exit codes: 0 stopped as asked; 1 the server failed or died; 2 this machine or these options cannot run it.
     """
+    say = to_stdout_as_json if log_format == "json" else to_stderr
     try:
-        chosen = plan(Wishes(preset, model_repository, deployment, checkpoints, vggt, threads, device), to_stderr)
+        chosen = plan(Wishes(preset, model_repository, deployment, checkpoints, vggt, threads, device), say)
     except (ValueError, PreflightError) as error:
-        to_stderr(str(error))
+        say(str(error))
         raise typer.Exit(PREFLIGHT) from None
     try:
         options = ServeOptions(
@@ -111,16 +120,17 @@ def serve(
             grpc_port=grpc_port or None,
             metrics_port=metrics_port or None,
             run_dir=run_dir,
-            environment=chosen.environment,
+            environment={**chosen.environment, "GEN3C_LOG_FORMAT": log_format},
             exit_timeout_s=exit_timeout,
             start_timeout_s=start_timeout,
             log_path=log_file,
             verbose=verbose,
+            log_format=log_format,
             triton=triton,
             triton_flags=(*chosen.flags, *(triton_flag or ())),
         )
     except PreflightError as error:
-        to_stderr(str(error))
+        say(str(error))
         raise typer.Exit(PREFLIGHT) from None
 
     def canary(url: str) -> None:
@@ -129,4 +139,4 @@ def serve(
 
         check(url, start_timeout)
 
-    raise typer.Exit(run_server(options, canary, note=chosen.note))
+    raise typer.Exit(run_server(options, canary, note=chosen.note, say=say))

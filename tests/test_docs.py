@@ -34,6 +34,7 @@ from gen3c_export import repository_cli
 from gen3c_export.compare import FP8_TOLERANCE, MOST_WIDENED, TOLERANCES
 from gen3c_export.published import PUBLISHED_MD5, STATISTICS, TOKENIZER
 from gen3c_server.cli import serve
+from gen3c_server.json_lines import json_line
 from gen3c_server.metrics import FAMILIES, JOB_BUCKETS, OUTCOMES, STAGE_BUCKETS, STAGES, STEP_BUCKETS
 from gen3c_server.settings import Deployment
 from tests.gen3c.exported.samples import manifest
@@ -290,6 +291,17 @@ def test_the_tables_of_metrics_and_outcomes_are_complete() -> None:
     assert {what: (float(least), float(most)) for least, most, what in spans} == {
         what: (bounds[0], bounds[-1]) for what, bounds in buckets.items()
     }
+
+
+def test_the_log_lines_shown_have_the_fields_of_the_table() -> None:
+    text = section(DOCS / "deployment.md", "Logs")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
+    shown = [json.loads(line) for block in blocks(DOCS / "deployment.md", "json") for line in block.splitlines()]
+    assert [line["event"] for line in shown] == list(rows)
+    for line in shown:
+        fields = [name for name in line if name not in ("time", "event", "level", "job_id", "request_id")]
+        assert [name for name in re.findall(r"`(\w+)`", rows[line["event"]]) if name in line] == fields
+        assert list(line)[:2] == list(json.loads(json_line("any")))
 
 
 def test_every_option_of_serve_is_documented_and_no_other() -> None:

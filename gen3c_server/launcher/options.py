@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gen3c_server.json_lines import LogFormat
 from gen3c_server.launcher.errors import PreflightError
 
 MIB = 1 << 20
@@ -25,6 +26,7 @@ class ServeOptions:
     start_timeout_s: seconds until the first inference must have succeeded.
     log_path: the server's log, appended to. None: `triton.log` in the run directory.
     verbose: copy the whole log to standard error, not only its warnings and errors.
+    log_format: with "json", lines of the log that are JSON, as models write them, are copied as they are.
     triton: a Triton installation folder (with bin/tritonserver). None: see `find_triton`.
     triton_flags: further flags of `tritonserver`, such as `--cuda-memory-pool-byte-size=0:4294967296`.
     min_shm_bytes: free bytes that /dev/shm must have; tensors between server and models live there.
@@ -41,6 +43,7 @@ class ServeOptions:
     start_timeout_s: float = 300.0
     log_path: Path | None = None
     verbose: bool = False
+    log_format: LogFormat = "text"
     triton: Path | None = None
     triton_flags: tuple[str, ...] = ()
     min_shm_bytes: int = 256 * MIB

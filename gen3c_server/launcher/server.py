@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gen3c_server.json_lines import is_json_line, json_line
 from gen3c_server.launcher.errors import PreflightError, ServerError, StartInterruptedError
 from gen3c_server.launcher.find import find_triton
 from gen3c_server.launcher.flags import check_flags, command_line
@@ -53,6 +54,12 @@ def to_stderr(line: str) -> None:
     # A terminal that is gone (SIGHUP) must not keep a stop from going on.
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def to_stdout_as_json(line: str) -> None:
+    """Every message as a JSON object on standard output; one that is JSON already, as models write them, unchanged."""
+    with contextlib.suppress(OSError):
+        print(line if is_json_line(line) else json_line("server", message=line), flush=True)
 
 
 class EmbeddedServer:
@@ -236,7 +243,7 @@ class EmbeddedServer:
 
     def _copy_log(self) -> None:
         for line in self._log.new_lines():
-            if self.options.verbose:
+            if self.options.verbose or (self.options.log_format == "json" and is_json_line(line)):
                 self._say(line)
                 continue
             # Before ready, what failed is told once, as the reason of the failed start.

@@ -1,5 +1,6 @@
 """Cancelling, stopping, starting again: real signals at the real server."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -139,14 +140,15 @@ def test_a_second_job_waits_its_turn(client: Client) -> None:
 
 @contextmanager
 def serving(built: Path, tmp_path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`gen3c serve` as a process of its own, and its gRPC address."""
+    """`gen3c serve` as a process of its own, and its gRPC address. Its log is JSON on standard output."""
     command = [str(Path(sys.prefix) / "bin" / "gen3c"), "serve", "--http-port", "0", "--grpc-port", "0"]
     command += ["--metrics-port", "0", "--exit-timeout", str(DEADLINE_S), "--run-dir", str(tmp_path / "run"), *flags]
-    command += ["--model-repository", str(built)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command += ["--model-repository", str(built), "--log-format", "json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stderr is not None
-        ready = next(line for line in process.stderr if line.startswith("Ready"))
+        assert process.stdout is not None
+        said = (json.loads(line).get("message", "") for line in process.stdout)
+        ready = next(message for message in said if message.startswith("Ready"))
         yield process, ready.split("gRPC ")[1].split(",")[0]
     finally:
         if process.poll() is None:
@@ -186,6 +188,12 @@ def test_a_fresh_server_with_other_limits_gives_the_same_video_and_ends_with_its
             assert caught.value.code == "CANCELLED"
         assert process.wait(DEADLINE_S + 5) == 0
         assert time.monotonic() - started < DEADLINE_S
+        assert process.stdout is not None
+        told = [json.loads(line) for line in process.stdout]
+        ended = {line["job_id"]: line["outcome"] for line in told if line["event"] == "job_ended"}
+        assert sorted(ended.values()) == ["completed", "invalid", "shutdown", "shutdown"]
+        assert {line["job_id"] for line in told if "job_id" in line} == set(ended)
+        assert any("Stopping" in line["message"] for line in told if line["event"] == "server")
         assert leftovers(process.pid) == ([], [])
         assert not workers(process.pid)
 

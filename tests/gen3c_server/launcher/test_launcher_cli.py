@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
         "GEN3C_VGGT",
         "GEN3C_THREADS",
         "GEN3C_DEVICE",
+        "GEN3C_LOG_FORMAT",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(launch, "build_now", lambda *_, **__: build)
@@ -60,7 +62,8 @@ def test_defaults(started: list[ServeOptions], tmp_path: Path) -> None:
     [options] = started
     assert (options.http_port, options.grpc_port, options.metrics_port) == (8000, 8001, 8002)
     assert (options.host, options.exit_timeout_s, options.run_dir) == ("127.0.0.1", 20.0, None)
-    assert options.environment == {"GEN3C_PRESET": "tiny", "GEN3C_DEVICE": "cpu"}
+    assert options.environment == {"GEN3C_PRESET": "tiny", "GEN3C_DEVICE": "cpu", "GEN3C_LOG_FORMAT": "text"}
+    assert options.log_format == "text"
 
 
 def test_settings_of_the_models_become_environment(
@@ -82,6 +85,7 @@ def test_settings_of_the_models_become_environment(
         "GEN3C_CHECKPOINTS": str(tmp_path),
         "GEN3C_THREADS": "2",
         "GEN3C_DEVICE": "cuda:1",
+        "GEN3C_LOG_FORMAT": "text",
     }
     assert options.http_port is None
 
@@ -90,6 +94,29 @@ def test_an_unknown_preset_is_refused_by_its_name(started: list[ServeOptions]) -
     result = CliRunner().invoke(app, ["--preset", "foo"])
     assert result.exit_code == 2
     assert result.stderr == "preset is 'foo'; legal: tiny, gen3c-7b.\n"
+    assert not started
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_logs_in_json_are_for_models_and_launcher(
+    started: list[ServeOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    if by == "environment":
+        monkeypatch.setenv("GEN3C_LOG_FORMAT", "json")
+    CliRunner().invoke(
+        app, ["--model-repository", str(tmp_path), *(["--log-format", "json"] if by == "option" else [])]
+    )
+    [options] = started
+    assert options.log_format == "json"
+    assert options.environment["GEN3C_LOG_FORMAT"] == "json"
+
+
+def test_a_refusal_is_json_where_logs_are(started: list[ServeOptions]) -> None:
+    result = CliRunner().invoke(app, ["--preset", "foo", "--log-format", "json"])
+    assert result.exit_code == 2
+    said = json.loads(result.stdout)
+    assert (said["event"], said["message"]) == ("server", "preset is 'foo'; legal: tiny, gen3c-7b.")
+    assert result.stderr == ""
     assert not started
 
 
