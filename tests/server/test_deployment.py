@@ -1,7 +1,9 @@
 """What the real Triton makes of a deployment file: small models under the names of ours, one server for all tests."""
 
+import re
 import shutil
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ class TritonPythonModel(LeafModel):
         return signature(name), LocalProgram(Slow(), signature(name))
 """
 
-# The same without torch, which takes a second to import; one request after another.
+# The same without torch, which takes a second to import; one request after another. All open the same metrics.
 PLAIN = """
 import os, time
 import numpy as np
@@ -51,12 +53,17 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def initialize(self, args):
         self.calls = 0
+        kinds = {"small_calls_total": pb_utils.MetricFamily.COUNTER, "small_pid": pb_utils.MetricFamily.GAUGE}
+        self.families = [pb_utils.MetricFamily(name=n, description="of a test", kind=kind) for n, kind in kinds.items()]
+        self.counter, self.gauge = (family.Metric(labels={"model": args["model_name"]}) for family in self.families)
 
     def execute(self, requests):
         return [self.answer(request, len(requests)) for request in requests]
 
     def answer(self, request, rows):
         self.calls += 1
+        self.counter.increment(1)
+        self.gauge.set(os.getpid())
         started = time.monotonic_ns() // 1_000_000
         time.sleep(CALL_S)
         x, fps = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("X", "FPS"))
@@ -91,14 +98,20 @@ def write_repository(folder: Path, deployment: Deployment) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of six small models."""
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server of six small models."""
     deployment = Deployment.model_validate(yaml.safe_load(DEPLOYMENT))
     repository = tmp_path_factory.mktemp("deployment") / "model_repository"
     write_repository(repository, deployment)
     with EmbeddedServer(ServeOptions(repository, triton_flags=launch_flags(deployment))) as server:
         server.wait_ready()
-        yield server.grpc_url
+        yield server
+
+
+@pytest.fixture(scope="module")
+def small(small_server: EmbeddedServer) -> str:
+    """Its address."""
+    return small_server.grpc_url
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +217,17 @@ def test_instances_are_processes_that_work_at_the_same_time(small: str) -> None:
     assert len(found) == 6
     assert len({answer.pid for answer in found}) == 2
     assert overlaps(found) > 0
+
+
+def test_instances_share_the_series_of_a_metric(small_server: EmbeddedServer) -> None:
+    """Counters add up; a gauge is what was set last, which is why the job model has one instance."""
+    found = answers(ask(small_server.grpc_url, "conditioner", [1.0] * 6))
+    by_process = {answer.pid: answer.calls for answer in sorted(found, key=lambda answer: answer.calls)}
+    assert len(by_process) == 2
+    with urllib.request.urlopen(f"http://{small_server.metrics_url}/metrics", timeout=10) as page:
+        values = dict(re.findall(r'^(small_\w+){model="conditioner"} (\d+)$', page.read().decode(), re.MULTILINE))
+    assert int(values["small_calls_total"]) == sum(by_process.values())
+    assert int(values["small_pid"]) in by_process
 
 
 def test_models_that_share_a_resource_take_turns(small: str) -> None:
