@@ -156,12 +156,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=32, help="samples a step and process")
     parser.add_argument("--lr", type=float, default=7e-4)
     parser.add_argument("--steady", type=float, default=1.0, help="weight of the error's change along the motion")
-    parser.add_argument("--group", type=int, default=16, help="scenes drawn at a time")
-    parser.add_argument("--workers", type=int, default=3, help="processes that draw worlds ahead")
-    parser.add_argument("--fill", type=int, default=128, help="scenes drawn before the first step")
-    parser.add_argument("--ring", type=int, default=2000, help="scenes kept; 14 MB each")
-    parser.add_argument("--generation-share", type=float, default=0.25, help="of the time")
-    parser.add_argument("--samples", type=int, default=2, help="rays a pixel and axis")
+    dit_training.add_feed_arguments(parser, fill=128, ring=2000, megabytes=14)
     parser.add_argument("--validation-scenes", type=int, default=16)
 
 

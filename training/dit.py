@@ -195,6 +195,16 @@ class Feed:
         return time.monotonic()
 
 
+def add_feed_arguments(parser: argparse.ArgumentParser, *, fill: int, ring: int, megabytes: float) -> None:
+    """The options of a `Feed`; `megabytes` are those of a sample."""
+    parser.add_argument("--group", type=int, default=16, help="scenes drawn at a time")
+    parser.add_argument("--workers", type=int, default=3, help="processes that draw worlds ahead")
+    parser.add_argument("--fill", type=int, default=fill, help="scenes drawn before the first step")
+    parser.add_argument("--ring", type=int, default=ring, help=f"scenes kept; {megabytes:g} MB each")
+    parser.add_argument("--generation-share", type=float, default=0.25, help="of the time")
+    parser.add_argument("--samples", type=int, default=2, help="rays a pixel and axis")
+
+
 def sample_maker(
     vae_run: Path, vggt_run: Path | None, device: torch.device, *, samples: int, with_pixels: bool = False
 ) -> SampleMaker:
@@ -216,12 +226,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pixel-weight", type=float, default=PIXEL_WEIGHT, help="of the logarithm of the pixels' error"
     )
-    parser.add_argument("--group", type=int, default=16, help="scenes drawn at a time")
-    parser.add_argument("--workers", type=int, default=3, help="processes that draw worlds ahead")
-    parser.add_argument("--fill", type=int, default=256, help="scenes drawn before the first step")
-    parser.add_argument("--ring", type=int, default=6000, help="scenes kept; 3.3 MB each")
-    parser.add_argument("--generation-share", type=float, default=0.25, help="of the time")
-    parser.add_argument("--samples", type=int, default=2, help="rays a pixel and axis")
+    add_feed_arguments(parser, fill=256, ring=6000, megabytes=3.3)
     parser.add_argument("--eager", action="store_true", help="do not compile the network")
     parser.add_argument("--validation-scenes", type=int, default=24)
 
