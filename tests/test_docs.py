@@ -37,6 +37,7 @@ from gen3c_server.cli import serve
 from gen3c_server.json_lines import json_line
 from gen3c_server.metrics import FAMILIES, JOB_BUCKETS, OUTCOMES, STAGE_BUCKETS, STAGES, STEP_BUCKETS
 from gen3c_server.settings import Deployment
+from tests import docker_commands
 from tests.gen3c.exported.samples import manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,7 +117,7 @@ def save_empty_build(folder: Path) -> None:
     manifest(target=chosen, version=version("gen3c-triton")).model_copy(update={"preset": preset}).write(folder)
 
 
-@pytest.mark.parametrize("command", commands(), ids=str)
+@pytest.mark.parametrize("command", [one for one in commands() if one.words[0] not in docker_commands.WORDS], ids=str)
 def test_a_command_of_the_documents_is_one_that_works(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,37 @@ def test_a_command_of_the_documents_is_one_that_works(
     assert refusal in ended.stderr
 
 
+@pytest.mark.parametrize("command", [one for one in commands() if one.words[0] in docker_commands.WORDS], ids=str)
+def test_a_command_for_containers_fits_what_docker_has(command: Command, folder: Path) -> None:
+    match command.words:
+        case ("docker", "build", *arguments):
+            docker_commands.check_build(arguments)
+        case ("docker", "run", *arguments):
+            docker_commands.check_run(arguments, lambda target, words: check_arguments(target, words, folder))
+        case ("docker", "compose", *arguments):
+            docker_commands.check_compose(arguments, lambda target, words: check_arguments(target, words, folder))
+        case ("export", *arguments):
+            docker_commands.check_variables(arguments)
+        case _:
+            pytest.fail(f"no test knows {command}")
+
+
+def check_arguments(target: str, words: list[str], folder: Path) -> None:
+    """What the entry point of an image makes of these words."""
+    match target, words:
+        case "client", words:
+            ended = execute([BIN / "gen3c", *words, "--dry-run"], folder)
+            assert ended.returncode == 0, ended.stderr
+        case "server", words:
+            app = typer.Typer()
+            app.command("serve")(serve)
+            command: Any = typer.main.get_command(app)
+            command.make_context("serve", words)
+        case "export", [name, *words]:
+            verbs: Any = typer.main.get_command(export.app)
+            verbs.commands[name].make_context(name, words)
+
+
 def test_the_verbs_of_make_that_the_documents_name_exist() -> None:
     named = {verb for path in DOCUMENTS for verb in re.findall(r"(?:`|^ {4})make ([a-z-]+)", path.read_text(), re.M)}
     assert {"demo", "install", "serve"} <= named
@@ -201,7 +233,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_named_in_code_spans_exist(document: Path) -> None:
     """Those with a folder in front: `gen3c/fusion.py`."""
-    tops = "gen3c|gen3c_export|gen3c_server|gen3c_client|model_repository|training|benchmarks|tests|docs"
+    tops = "gen3c|gen3c_export|gen3c_server|gen3c_client|model_repository|training|benchmarks|tests|docs|docker"
     for name in re.findall(rf"`((?:{tops})/[\w./]*)`", document.read_text()):
         assert (ROOT / name).exists() or (ROOT / "client" / name).exists(), name
 
