@@ -20,6 +20,7 @@ from gen3c_export import build as building
 from gen3c_export.replace import replaced
 
 
+@pytest.mark.slow  # 25 s
 def test_a_build_that_is_stopped_or_killed_leaves_the_earlier_one_and_can_be_taken_up_again(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
