@@ -144,6 +144,7 @@ def measure_case(case: Case, bench: Bench) -> Measured:
     # Last: from here on `truth` looks where the warps of exact geometry do.
     exact = exact_geometry(case, len(case.views))
     groups["exact geometry"] = lambda: _views_rows("exact_", case, exact, bench.exact_modes, bench, truth)
+    groups["1 view, exact geometry"] = lambda: _one_view_row("exact_one", case, exact_geometry(case, 1), served, truth)
     for name, make in groups.items():
         group = tried(name, make)
         if group is not None:

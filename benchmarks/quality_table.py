@@ -104,6 +104,7 @@ def _rows(results: Results) -> list[tuple[str, str]]:
     ]
     rows += [("exact_warp", "exact geometry: raw warp of view 0")]
     rows += [(f"exact_composite_{exact_ranking}", "exact geometry: composite")]
+    rows += [("exact_one", "exact geometry: 1 view + DiT")]
     rows += [(f"exact_views_{mode}", f"exact geometry: 8 views + DiT, `{mode}`") for mode in FUSION_MODES]
     return rows
 

@@ -300,7 +300,7 @@ def test_a_refusal_costs_its_own_rows_alone(monkeypatch: pytest.MonkeyPatch) -> 
     bench = argparse.Namespace(served=None, perceptual=None, exact_modes=())
     measured = quality_rows.measure_case(case, bench)  # type: ignore[arg-type]
     assert measured.figures["refused"] == {"1 view": "one view is too few."}
-    assert list(measured.figures["rows"]) == ["views", "one_shared", "truth", "exact_views"]
+    assert list(measured.figures["rows"]) == ["views", "one_shared", "truth", "exact_views", "exact_one"]
     assert measured.figures["geometry"] == {"abs_rel": 0.1}
 
 
@@ -367,7 +367,7 @@ def test_one_scene_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert case["seed"] == TEST_SEEDS[0]
     assert "refused" not in case
     rows = {name: dict(zip(FIGURES, row, strict=True)) for name, row in case["rows"].items()}
-    assert {f"views_{mode}" for mode in FUSION_MODES} <= set(rows)
+    assert {f"views_{mode}" for mode in FUSION_MODES} | {"one", "exact_one", "steps_1"} <= set(rows)
     assert rows["truth"]["psnr_all"] == pytest.approx(100)
     assert rows["truth"]["ssim_all"] == pytest.approx(1, abs=1e-3)
     assert rows["truth"]["flicker"] < 0.1
