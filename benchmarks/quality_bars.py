@@ -16,11 +16,8 @@ def must_hold(results: Results, clip: dict[str, Any] | None = None) -> str:
     ahead = None if vae is None or linear is None else vae - linear
     refusing = {seed for seed, group, _ in results.refused if group == EIGHT_VIEWS}
     # What is asked for does not say whose points; both readings are listed.
-    holes, everywhere = (
-        results.of_warps("warps", "flicker_with_holes"),
-        results.mean(f"views_{results.mode}", "flicker"),
-    )
-    warps, own = results.of_warps("warps", "flicker"), results.mean(f"views_{results.mode}", "flicker_on_warps")
+    everywhere, own = (results.mean(f"views_{results.mode}", name) for name in ("flicker", "flicker_on_warps"))
+    holes, warps = (results.of_warps("warps", name) for name in ("flicker_with_holes", "flicker"))
     lines = [
         at_least("VAE, reconstruction of the true videos", vae, 28.0, "dB"),
         at_least("VAE, over the linear code of 16 numbers", ahead, 3.0, "dB"),

@@ -9,7 +9,7 @@ from torch import Tensor
 from gen3c.conditioning import Cameras
 from gen3c.geometry.types import Frames, Geometry
 from gen3c.scene import Scene
-from training.scenes import draw_worlds, render
+from training.scenes import as_float, draw_worlds, render
 from training.shots import FIRST_TRAINING_SEED, TEST_SEEDS, draw_shots, seen
 
 SAMPLES = 2  # rays a pixel and axis
@@ -102,4 +102,4 @@ def target_cameras(case: Case, geometry: Geometry, scene: Scene) -> Cameras:
 def linear_clips(count: int, size: tuple[int, int], device: torch.device) -> Iterator[Tensor]:
     """Clips [1,3,t,h,w] in [-1,1] of worlds that training may see, to fit the linear code to."""
     for case in draw_cases(range(LINEAR_FIRST_SEED, LINEAR_FIRST_SEED + count), size, device):
-        yield case.truth.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        yield as_float(case.truth[None])

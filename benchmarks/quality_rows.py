@@ -22,6 +22,7 @@ from gen3c.geometry.types import Geometry
 from gen3c.scene import Scene
 from training.linear_code import LinearCode
 from training.motion import motion
+from training.scenes import as_float
 
 PERCEPTUAL_EVERY = 3  # frames; the network's distance is the slowest of all measures
 # Of every row, in this order: over all pixels, those that some view shows, those that none does; along correspondences,
@@ -223,7 +224,7 @@ def _geometry_figures(case: Case, trusted: Geometry, served: Served) -> dict[str
 
 def _vae_figures(case: Case, bench: Bench, truth: Truth) -> dict[str, Any]:
     """What is left of the true video after the autoencoder, and after the linear code."""
-    video = case.truth.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    video = as_float(case.truth[None])
     decoded = bench.linear.decode(bench.linear.encode(video))[0].permute(1, 2, 3, 0)
     everywhere = truth.kinds["all"]
     both: dict[str, Callable[[], Tensor]] = {

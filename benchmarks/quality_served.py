@@ -22,6 +22,7 @@ from gen3c.scene import Scene, build_scene
 from gen3c.seed import seed_frame
 from gen3c_server.geometry_providers import GeometryProviders, VggtModel
 from gen3c_server.geometry_wire import GeometryOptions
+from training.scenes import as_float
 
 SPEC = JobSpec()  # what a job asks for that asks for nothing
 LEAST_CONFIDENCE = 1.0  # on VGGT's scale: every pixel
@@ -105,6 +106,6 @@ def make_video(served: Served, scene: Scene, cameras: Cameras, fusion: FusionMod
 def through_vae(served: Served, video: Tensor) -> Tensor:
     """A video [t,h,w,3] uint8 encoded and decoded."""
     dtype = torch.float32 if served.device.type == "cpu" else torch.bfloat16
-    floats = video.to(served.device).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    floats = as_float(video.to(served.device)[None])
     latent = served.programs.video_encoder({"VIDEO": floats.to(dtype)})["LATENT"].float()
     return served.programs.video_decoder({"LATENT": latent})["VIDEO"][0]

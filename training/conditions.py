@@ -22,7 +22,7 @@ from training import served_geometry
 from training.footage import Footage, film, mirrored, recoloured
 from training.motion import motion, shifts
 from training.noisy_geometry import ViewGeometry, disturbed
-from training.scenes import Worlds
+from training.scenes import Worlds, as_float
 
 P = TypeVar("P", VideoEncoder, VideoDecoder)
 
@@ -74,11 +74,6 @@ def cached(rgb: Tensor, geometry: ViewGeometry, scene: int) -> Cached:
     usable = (depth > 0) & (confidence > 0) & (confidence >= MIN_CONFIDENCE)
     mask = usable[:, None] & reliable_mask(depth[:, None])
     return Cached(as_float(rgb[scene]), unproject(depth, w2c, K), mask)
-
-
-def as_float(rgb: Tensor) -> Tensor:
-    """Pictures [n,h,w,3] uint8 as [n,3,h,w] in [-1,1]."""
-    return rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def warp_views(cache: Cached, w2c: Tensor, K: Tensor) -> Warp:

@@ -25,9 +25,8 @@ from training.dit_loss import WINDOW
 from training.dit_validation import psnr, sample
 from training.motion import unsteadiness
 from training.run import Run, parse
-from training.scenes import draw_worlds
+from training.scenes import as_float, draw_worlds
 from training.shots import VALIDATION_SEEDS
-from training.vae_data import as_video
 
 CHECK_EVERY = 60.0  # seconds
 
@@ -97,7 +96,7 @@ def draw_inputs(batch: dict[str, Tensor], network: Dit, run: Run) -> tuple[Tenso
     )
     cells = slice(height, height + WINDOW[0]), slice(width, width + WINDOW[1])
     pixels = tuple(slice(8 * cell.start, 8 * cell.stop) for cell in cells)
-    video = as_video(batch["rgb"][:, :, pixels[0], pixels[1]])
+    video = as_float(batch["rgb"][:, :, pixels[0], pixels[1]])
     return latents[..., cells[0], cells[1]].contiguous(), video, batch["shift"][:, :, pixels[0], pixels[1]]
 
 

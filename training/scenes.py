@@ -150,6 +150,11 @@ def _rays(w2c: Tensor, K: Tensor, size: tuple[int, int], first: int, count: int,
     return origin[:, :, None].expand_as(ray).flatten(1, 2), ray.flatten(1, 2)
 
 
+def as_float(rgb: Tensor) -> Tensor:
+    """Pictures [n,h,w,3] or videos [n,t,h,w,3] of uint8 in [-1,1], colours first: [n,3,h,w] or [n,3,t,h,w]."""
+    return rgb.movedim(-1, 1).float() / 127.5 - 1
+
+
 def to_srgb(linear: Tensor) -> Tensor:
     """Linear light -> sRGB uint8, with a soft shoulder instead of clipped highlights."""
     x = 1 - torch.exp(-1.35 * linear)

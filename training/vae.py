@@ -25,10 +25,10 @@ from training.linear_code import LinearCode, fit
 from training.motion import unsteadiness
 from training.replay import Replay
 from training.run import STATE, Run, load_weights, parse
-from training.scenes import draw_worlds
+from training.scenes import as_float, draw_worlds
 from training.shots import VALIDATION_SEEDS
 from training.stream import WorldStream
-from training.vae_data import Samples, as_video, draw_clips, seen_masks, training_videos
+from training.vae_data import Samples, draw_clips, seen_masks, training_videos
 
 SIZE = (TINY.height, TINY.width)
 RENDERED = 16  # clips at a time
@@ -52,9 +52,10 @@ def main() -> None:
     if run.device.type == "cuda":
         torch.cuda.synchronize()
     run.log(clips=len(clips), seconds_to_draw=round(time.monotonic() - began, 1))
+    code = fit(_videos(clips, _FITTED, run.device), LATENT_CHANNELS) if run.rank == 0 else None
     if run.step == 0 and args.initial is None:
-        _set_linear_code(vae, clips, run)
-    checker = Checker(args.checked, clips, run, freeze_statistics=args.freeze_encoder)
+        _set_linear_code(vae, code, run)
+    checker = Checker(args.checked, clips, code, run, freeze_statistics=args.freeze_encoder)
     checker.check()
     step_loss = torch.compile(loss_of, dynamic=False) if args.compile and run.device.type == "cuda" else loss_of
     for step in run.steps():
@@ -140,22 +141,24 @@ def psnr(decoded: Tensor, video: Tensor) -> Tensor:  # [n,3,T,h,w] each, in [-1,
 class Checker:
     """Validation clips, the best linear code beside which the autoencoder is measured, and the latents' statistics."""
 
-    def __init__(self, count: int, clips: Replay, run: Run, *, freeze_statistics: bool) -> None:
+    def __init__(
+        self, count: int, clips: Replay, code: LinearCode | None, run: Run, *, freeze_statistics: bool
+    ) -> None:
+        """`code` is process 0's, which alone checks; None in the others."""
         self._clips, self._run, self._frozen = clips, run, freeze_statistics
         self._videos: list[Tensor] = []
         self._masks: list[Tensor] = []
         self._last = time.monotonic()
-        if run.rank != 0:
+        if code is None:
             return
         generator = torch.Generator(run.device).manual_seed(0)
         seeds = list(VALIDATION_SEEDS)[:count]
         for i in range(0, count, RENDERED):
             part = seeds[i : i + RENDERED]
             drawn = draw_clips(part, draw_worlds(part, run.device), SIZE)["rgb"]
-            self._videos += as_video(drawn).split(1)
+            self._videos += as_float(drawn).split(1)
         masks = seen_masks(8, self._videos[0].shape[2:], generator)
         self._masks = list((masks * 2.0 - 1.0).expand(-1, 3, -1, -1, -1).split(1))
-        code = fit(_videos(clips, _FITTED, run.device), LATENT_CHANNELS)
         self._linear = _mean_psnr(self._videos, code)
 
     def check_sometimes(self) -> None:
@@ -218,10 +221,9 @@ def _start(args: argparse.Namespace) -> LightVae:
     return vae
 
 
-def _set_linear_code(vae: LightVae, clips: Replay, run: Run) -> None:
-    """Process 0's linear code, everywhere."""
-    if run.rank == 0:
-        code = fit(_videos(clips, _FITTED, run.device), LATENT_CHANNELS)
+def _set_linear_code(vae: LightVae, code: LinearCode | None, run: Run) -> None:
+    """Process 0's linear code, everywhere; the others have None."""
+    if code is not None:
         vae.set_linear_code(code.mean, code.basis, code.std)
     if run.world > 1:
         for tensor in vae.state_dict().values():
@@ -232,7 +234,7 @@ def _videos(clips: Replay, count: int, device: torch.device) -> Iterator[Tensor]
     """Clips of the ring, [RENDERED,3,T,h,w] each, the same for the same ring."""
     generator = torch.Generator(device).manual_seed(1)
     for _ in range(math.ceil(count / RENDERED)):
-        yield as_video(clips.sample(RENDERED, generator)["rgb"])
+        yield as_float(clips.sample(RENDERED, generator)["rgb"])
 
 
 @torch.no_grad()

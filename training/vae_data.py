@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gen3c.fusion import cell_coverage
 from training.motion import motion, shifts
-from training.scenes import Worlds, render
+from training.scenes import Worlds, as_float, render
 from training.shots import draw_shots
 
 HOLED, MASKS = 0.12, 0.10  # shares of the samples
@@ -24,11 +24,6 @@ def draw_clips(seeds: Sequence[int], worlds: Worlds, size: tuple[int, int]) -> d
     seen = render(worlds, shots.targets, shots.K, size, samples=2)
     moved = [shifts(motion(depth, w2c, K)) for depth, w2c, K in zip(seen.depth, shots.targets, shots.K, strict=True)]
     return {"rgb": seen.rgb, "shift": torch.stack(moved)}
-
-
-def as_video(clips: Tensor) -> Tensor:  # [n,T,h,w,3] uint8
-    """The same in [-1,1], [n,3,T,h,w] float32."""
-    return clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 class Samples(NamedTuple):
@@ -50,7 +45,7 @@ def training_videos(clips: dict[str, Tensor], crop: tuple[int, int], generator: 
     """
     n = len(clips["rgb"])
     rgb, shift = _windows(clips["rgb"], clips["shift"], crop, generator)
-    video = as_video(rgb)
+    video = as_float(rgb)
     video = torch.cat([video[: n // 2], _recoloured(video[n // 2 :], generator)])
     holed, masks = round(n * HOLED), round(n * MASKS)
     seen = seen_masks(holed + masks, video.shape[2:], generator)

@@ -27,7 +27,6 @@ from training.conditions import (
     MODE_SHARES,
     VIEWS,
     SampleMaker,
-    as_float,
     cached,
     choose_two,
     draw_caches,
@@ -38,6 +37,7 @@ from training.conditions import (
 from training.footage import Footage, mirrored, relative
 from training.motion import unsteadiness
 from training.noisy_geometry import Severity, ViewGeometry, disturbed, rotation_matrix
+from training.scenes import as_float
 from training.served_geometry import estimate, resample
 from training.vggt import initialise as initialise_vggt
 

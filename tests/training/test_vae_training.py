@@ -12,7 +12,8 @@ from training import vae as training
 from training.linear_code import LinearCode
 from training.motion import unsteadiness
 from training.run import Run
-from training.vae_data import HOLED, MASKS, Samples, as_video, seen_masks, training_videos
+from training.scenes import as_float
+from training.vae_data import HOLED, MASKS, Samples, seen_masks, training_videos
 
 
 def clips(n: int, seed: int = 0) -> Tensor:
@@ -74,7 +75,7 @@ def test_masks_show_much_and_hide_something() -> None:
 def test_holes_shall_not_change_covered_cells() -> None:
     vae = LightVae(training.TINY.vae, 4)  # type: ignore[arg-type]
     initialise(vae, torch.Generator().manual_seed(0))
-    whole = as_video(clips(2))[..., :32, :32]
+    whole = as_float(clips(2))[..., :32, :32]
     covered = torch.ones(2, 2, 4, 4, dtype=torch.bool)
     unseen = whole.clone()
     unseen[:1, :, :, :8, :8] = -1  # the first cell of the first sample
@@ -94,7 +95,7 @@ def test_holes_shall_not_change_covered_cells() -> None:
 
 def test_it_gets_better_than_the_linear_code_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: None)
-    video = as_video(clips(2))[..., :32, :32]
+    video = as_float(clips(2))[..., :32, :32]
     samples = Samples(video, torch.zeros(2, 8, 32, 32, 2), video[:0], torch.ones(0, 2, 4, 4, dtype=torch.bool))
     vae = LightVae(training.TINY.vae, 4)  # type: ignore[arg-type]
     initialise(vae, torch.Generator().manual_seed(0))
