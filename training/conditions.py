@@ -28,7 +28,10 @@ P = TypeVar("P", VideoEncoder, VideoDecoder)
 
 VIEWS = 8
 MIN_CONFIDENCE = 0.1  # the job's default
-EXACT_SHARE, NOISY_SHARE = 0.15, 0.2  # of the scenes; VGGT's geometry has the rest
+# Of the scenes; VGGT's geometry has the rest. Mild errors are like those of structure from motion: what a view shows
+# can be copied then.
+EXACT_SHARE, MILD_SHARE, NOISY_SHARE = 0.1, 0.25, 0.15
+MILD = 0.15  # of the errors of `disturbed`, at most
 ALL_VIEWS_SHARE, ONE_VIEW_SHARE = 0.4, 0.2  # of the conditions; the rest have 2 to 7 views
 # Of the conditions; half have the job's default.
 MODE_SHARES: dict[FusionMode, float] = {
@@ -43,11 +46,12 @@ WHOLE = 2  # conditions of topk_concat a sample: its rule on pixels comes before
 def choose_geometry(footage: Footage, vggt: Vggt | None, generator: torch.Generator) -> ViewGeometry:
     """What the cache is made of: the truth, the truth disturbed, or VGGT's prediction at the truth's scale."""
     truth = footage.truth
-    noisy = disturbed(truth, generator)
-    drawn = torch.rand(len(truth.depth), generator=generator, device=truth.depth.device)
+    drawn, amount = torch.rand(2, len(truth.depth), generator=generator, device=truth.depth.device)
+    mild = drawn < EXACT_SHARE + MILD_SHARE
+    noisy = disturbed(truth, generator, amount=torch.where(mild, MILD * amount, amount.square()))
     if vggt is not None:
         estimated, usable = estimated_geometry(footage, vggt)
-        noisy = ViewGeometry.choose((drawn < EXACT_SHARE + NOISY_SHARE) | ~usable, noisy, estimated)
+        noisy = ViewGeometry.choose((drawn < EXACT_SHARE + MILD_SHARE + NOISY_SHARE) | ~usable, noisy, estimated)
     return ViewGeometry.choose(drawn < EXACT_SHARE, truth, noisy)
 
 
@@ -181,6 +185,12 @@ class SampleMaker:
         self._decode_one = (
             torch.compile(self.decoder.decode, dynamic=False) if device.type == "cuda" else decoder.decode
         )
+
+    @torch.no_grad()
+    def exchange_vggt(self, weights: dict[str, Tensor]) -> None:
+        """Estimate geometry with other weights of the same network from now on."""
+        assert self.vggt is not None
+        self.vggt.load_state_dict(weights)
 
     @torch.no_grad()
     def __call__(self, seeds: Sequence[int], worlds: Worlds, generator: torch.Generator) -> dict[str, Tensor]:

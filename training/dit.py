@@ -26,7 +26,7 @@ from training.conditions import SampleMaker, draw_caches
 from training.dit_loss import channel_weights, denoising_loss, draw_sigmas, pixel_loss
 from training.dit_validation import Validation
 from training.replay import Replay
-from training.run import Run, load_weights, parse
+from training.run import Followed, Run, load_weights, parse
 from training.stream import WorldStream
 
 UNCONDITIONAL_SHARE = 0.03  # without cache, for guidance
@@ -148,6 +148,7 @@ class Feed:
         self._worlds = WorldStream(run.seeds, args.group, run.device, workers=args.workers)
         self._every, self._since, self._trained_since = 8, 0, time.monotonic()
         self._costs: list[tuple[float, float]] = []  # seconds to draw a group, seconds of a step
+        self._vggt = Followed(args.vggt) if args.vggt else None
 
     def fill(self, scenes: int) -> None:
         """Draw scenes before the first step."""
@@ -173,6 +174,10 @@ class Feed:
         self._worlds.close()
 
     def _add(self) -> None:
+        newer = self._vggt.newer() if self._vggt else None
+        if newer is not None:
+            self._maker.exchange_vggt(newer)
+            self._run.log(vggt_exchanged=1)
         self.ring.add(self._maker(*self._worlds.next(), self._run.generator))
 
     def _balance(self, drawing: float, step: float) -> None:
@@ -220,7 +225,11 @@ def sample_maker(
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", type=Path, required=True, help="the run of training.vae")
-    parser.add_argument("--vggt", type=Path, help="the run of training.vggt; without it no geometry is estimated")
+    parser.add_argument(
+        "--vggt",
+        type=Path,
+        help="the run of training.vggt, which may go on meanwhile; without it no geometry is estimated",
+    )
     parser.add_argument("--batch", type=int, default=64, help="samples a step and process")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument(

@@ -261,6 +261,26 @@ def load_weights(directory: Path) -> dict[str, Tensor]:
     return {key: x.float() for key, x in load_file(directory / WEIGHTS).items()}
 
 
+class Followed:
+    """The averaged weights of a run that may go on meanwhile."""
+
+    def __init__(self, directory: Path, every: float = 20.0) -> None:
+        """Weights as they are now count as known; looks at most once in `every` seconds."""
+        self._directory, self._every = directory, every
+        self._written, self._looked = self._time_written(), time.monotonic()
+
+    def newer(self) -> dict[str, Tensor] | None:
+        """The weights, if they were saved since the last call; float32 on the CPU."""
+        if time.monotonic() - self._looked < self._every:
+            return None
+        self._looked, before = time.monotonic(), self._written
+        self._written = self._time_written()
+        return None if self._written == before else load_weights(self._directory)
+
+    def _time_written(self) -> int:
+        return (self._directory / WEIGHTS).stat().st_mtime_ns
+
+
 def _join() -> tuple[int, int, torch.device]:
     """Rank, number of processes and device."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

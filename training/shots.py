@@ -43,7 +43,7 @@ PLANS = 4  # target paths that are drawn, of which one is taken
 SHORTER = (1.0, 0.75, 0.5)  # factors that are tried on paths that would have a camera in a solid
 PULLED = (1.0, 0.75, 0.5, 0.25)  # the same for views
 NEAR, FAR = 0.1, 0.35  # how far views 1 to 7 stand beside a camera of the path sideways, in units
-ALONG = 0.28  # the last place on the path for a view, as a share of its frames
+ALONG = 0.36  # the last place on the path for a view, as a share of its frames
 # Of each kind: its share of all paths, least and most distance.
 PATHS: dict[PathKind, tuple[float, float, float]] = {
     "left": (0.19, 1.1, 2.1),
@@ -154,10 +154,12 @@ def _around(worlds: Worlds, targets: Tensor, unit: Tensor, K: Tensor, u: Tensor)
 
 
 def _first_good(free: Tensor) -> Tensor:
-    """Of candidates as `free` [b,s,n], the index of the first good one of each n, or else of the freest: [b,n]."""
+    """Of candidates as `free` [b,s,n], the index of the first good one of each n, or else of the freest, of equals the
+    last, which is the shortest: [b,n]."""
+    last = free.shape[1] - 1
     order = torch.arange(free.shape[1], device=free.device)[:, None]
-    first = torch.where(free >= 1, order, free.shape[1]).amin(1)
-    return torch.where(first < free.shape[1], first, free.argmax(1))
+    first = torch.where(free >= 1, order, last + 1).amin(1)
+    return torch.where(first <= last, first, last - free.flip(1).argmax(1))
 
 
 def _facing(position: Tensor, target: Tensor, roll: Tensor) -> Tensor:

@@ -123,8 +123,9 @@ def predict(vggt: Vggt, images: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
 class Trainer:
     """A step's loss; its functions are compiled once, on a GPU."""
 
-    def __init__(self, run: Run, vggt: Vggt, frames: int, dense: float) -> None:
+    def __init__(self, run: Run, vggt: Vggt, frames: int, dense: float, camera_weight: float = CAMERA) -> None:
         self.vggt, self.frames, self.generator = vggt, frames, run.generator
+        self._camera_weight = camera_weight
         self._dense = max(1, round(dense * frames))  # frames that the depth head sees
         self._altered, self._depth_loss = altered, depth_loss
         if run.device.type == "cuda":
@@ -156,7 +157,7 @@ class Trainer:
         depth, error, gradient = self._depth_loss(logits, targets.depth.flatten(0, 1)[dense])
         parts = {"camera": camera, "translation": translation, "quaternion": rotation, "fov": fov}
         parts |= {"depth": depth, "log_depth": error, "edges": gradient}
-        return CAMERA * camera + depth, parts
+        return self._camera_weight * camera + depth, parts
 
     def warm_up(self, ring: Replay) -> None:
         """Compile for all groups of views. Raises RuntimeError if the queries' weights get no gradient."""
@@ -208,6 +209,7 @@ def main() -> None:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--frames", type=int, default=192, help="of a step and process; a multiple of 8")
         parser.add_argument("--dense", type=float, default=DENSE, help="share of the frames that the depth head sees")
+        parser.add_argument("--camera-weight", type=float, default=CAMERA, help="of the camera loss beside depth's")
         parser.add_argument("--every", type=int, default=2, help="steps between drawings of 16 new worlds a process")
         parser.add_argument("--fill", type=int, default=32, help="drawings before the first step of a part")
         parser.add_argument("--workers", type=int, default=4, help="processes that draw worlds ahead")
@@ -231,7 +233,7 @@ def main() -> None:
     each = 1000 / args.fill * seconds_of(run.device, lambda: draw(ring, worlds, args.samples, args.fill))
     print(f"vggt drawing {DRAWN_AT_ONCE} worlds: compiled in {first:.0f} s, {each:.0f} ms each time", flush=True)
     scenes = held_out(VALIDATION_SEEDS, run.device) if run.rank == 0 else {}
-    trainer = Trainer(run, vggt, args.frames, args.dense)
+    trainer = Trainer(run, vggt, args.frames, args.dense, args.camera_weight)
     trainer.warm_up(ring)
     validated = time.monotonic()
     for step in run.steps():

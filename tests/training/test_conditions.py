@@ -1,9 +1,12 @@
 """The batched twins of training against the product, and the errors of disturbed geometry."""
 
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gen3c.cache3d import cache_view, render
 from gen3c.cameras import camera_path, unproject
@@ -23,6 +26,7 @@ from gen3c.geometry.vggt.signature import VGGT
 from gen3c.presets import VGGT_TINY, LightVaeConfig
 from gen3c.program import LocalProgram
 from gen3c.scene import SourceView, build_scene
+from training import conditions
 from training.conditions import (
     MODE_SHARES,
     VIEWS,
@@ -37,6 +41,7 @@ from training.conditions import (
 from training.footage import Footage, mirrored, relative
 from training.motion import unsteadiness
 from training.noisy_geometry import Severity, ViewGeometry, disturbed, rotation_matrix
+from training.run import WEIGHTS, Followed
 from training.scenes import as_float
 from training.served_geometry import estimate, resample
 from training.vggt import initialise as initialise_vggt
@@ -275,6 +280,38 @@ def test_no_disturbance_is_the_truth():
     torch.testing.assert_close(same.w2c, truth.w2c)
     torch.testing.assert_close(same.K, truth.K)
     assert (same.confidence > 0).float().mean() > 0.99
+
+
+def test_mild_errors_are_smaller_than_any(monkeypatch):
+    """With MILD_SHARE alone every scene is disturbed, and less than without it."""
+    seen = footage(b=16)
+    errors = []
+    for mild in (1.0, 0.0):
+        for name, share in {"EXACT_SHARE": 0.0, "MILD_SHARE": mild}.items():
+            monkeypatch.setattr(conditions, name, share)
+        found = conditions.choose_geometry(seen, None, generator())
+        moved = (found.w2c - seen.truth.w2c)[:, 1:].abs().amax((1, 2, 3))
+        errors.append(moved)
+    assert (errors[0] > 0).all()
+    assert errors[0].mean() < 0.3 * errors[1].mean()
+
+
+def test_other_weights_of_vggt_are_taken(tmp_path):
+    model = Vggt(VGGT_TINY, points=False)
+    initialise_vggt(model, generator())
+    save_file({key: x.half().contiguous() for key, x in model.state_dict().items()}, tmp_path / WEIGHTS)
+    followed = Followed(tmp_path, every=0)
+    assert followed.newer() is None
+    served = Vggt(VGGT_TINY, points=False).narrow(torch.bfloat16)
+    os.utime(tmp_path / WEIGHTS, ns=(0, 1))
+    weights = followed.newer()
+    assert followed.newer() is None
+    maker = SimpleNamespace(vggt=served)
+    conditions.SampleMaker.exchange_vggt(maker, weights)
+    kept = served.state_dict()
+    for key, x in weights.items():
+        assert torch.equal(kept[key], x.to(kept[key].dtype)), key
+    assert {x.dtype for x in kept.values()} == {torch.float32, torch.bfloat16}
 
 
 def test_disturbances_grow_and_leave_view_0_in_place():

@@ -84,6 +84,7 @@ def test_eight_views_see_much_more_than_one_and_not_all(shots: Shots) -> None:
 def test_the_first_good_candidate_is_taken_or_else_the_freest() -> None:
     free = torch.tensor([[[0.2, 1.5, 0.0], [1.1, 3.0, 0.4], [5.0, 0.0, 0.3]]])  # three candidates of three cameras
     assert _first_good(free).tolist() == [[1, 0, 1]]
+    assert _first_good(torch.zeros(1, 3, 1)).tolist() == [[2]]  # all stand in solids: the shortest
 
 
 def test_seen_knows_occlusion_and_the_edge_of_the_picture() -> None:
