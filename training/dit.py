@@ -235,7 +235,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pixel-weight", type=float, default=PIXEL_WEIGHT, help="of the logarithm of the pixels' error"
     )
-    add_feed_arguments(parser, fill=256, ring=6000, megabytes=3.3)
+    add_feed_arguments(parser, fill=800, ring=6000, megabytes=3.3)
     parser.add_argument("--eager", action="store_true", help="do not compile the network")
     parser.add_argument("--validation-scenes", type=int, default=24)
 
