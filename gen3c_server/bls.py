@@ -53,6 +53,8 @@ def _checked(model: str, response: "pb_utils.InferenceResponse") -> Values:
     if response.has_error():
         message = response.error().message()
         if "is not healthy" in message or "is not ready" in message:
-            raise JobError("UNAVAILABLE", f"The model {model!r} of the server has died; the server must be restarted.")
+            raise JobError("UNAVAILABLE", f"The model {model!r} of the server has died; try again once it restarted.")
+        if "Exceeds maximum queue size" in message or "Request timeout expired" in message:
+            raise JobError("UNAVAILABLE", f"The model {model!r} of the server has too many calls; try again later.")
         raise JobError.from_wire(message)
     return response_values(response)

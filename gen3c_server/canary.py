@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 from gen3c_client.contract import Done, Error, parse_event
 
+from gen3c_server.launcher.errors import UnansweredError
+
 TIMEOUT_S = 60.0
 
 
 def check(url: str, timeout_s: float = TIMEOUT_S) -> Done:
-    """Probe the server at gRPC `url`: every model of the graph runs once. Raises RuntimeError with the cause."""
+    """Probe the server at gRPC `url`: every model of the graph runs once.
+
+    Raises RuntimeError with the cause; UnansweredError, one too, if the models were busy for too long.
+    """
     import tritonclient.grpc as triton
     from tritonclient.utils import InferenceServerException
 
@@ -33,15 +38,16 @@ def check(url: str, timeout_s: float = TIMEOUT_S) -> Done:
                 received.append(answers.get(timeout=timeout_s))
         except queue.Empty:
             client.stop_stream(cancel_requests=True)
-            raise RuntimeError(f"The server at {url} did not answer a probe within {timeout_s:g} seconds.") from None
+            raise UnansweredError(f"The server at {url} did not answer a probe within {timeout_s:g} seconds.") from None
     result, error = received[0]
     if error is not None:
         raise RuntimeError(f"The probe of the server at {url} failed: {error.message()}")
     match parse_event(result.as_numpy("EVENT")[0]):
         case Done() as done:
             return done
-        case Error(message=message):
-            raise RuntimeError(f"The probe of the server at {url} failed: {message}")
+        case Error(code=code, message=message):
+            kind = UnansweredError if code == "UNAVAILABLE" else RuntimeError
+            raise kind(f"The probe of the server at {url} failed: {message}")
         case event:
             raise RuntimeError(f"The server at {url} answered a probe with {event.event!r}.")
 

@@ -25,6 +25,9 @@ def serve(
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8001,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8002,
+    health_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the launcher's own pages; 0 takes a free one.")
+    ] = 8003,
     preset: Annotated[
         str | None,
         typer.Option(envvar="GEN3C_PRESET", help="Sizes and weights to serve; default: the repository's, else tiny."),
@@ -77,6 +80,22 @@ def serve(
     exit_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds that a stop may take; running jobs get the first 60 %.")
     ] = 20.0,
+    canary_interval: Annotated[
+        float, typer.Option(min=0, help="Seconds between two inferences that prove the server's health; 0 makes none.")
+    ] = 30.0,
+    canary_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that such an inference may take, unless jobs make progress.")
+    ] = 60.0,
+    stall_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds without any progress after which jobs are no excuse any more.")
+    ] = 900.0,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="Restarts of a failed server within --restart-window at most.")
+    ] = 3,
+    restart_window: Annotated[float, typer.Option(min=1, help="Seconds in which restarts are counted.")] = 600.0,
+    restart_grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that running jobs have to end before a restart.")
+    ] = 10.0,
     log_file: Annotated[
         Path | None,
         typer.Option(dir_okay=False, help="Triton's log, appended to; default: in the run directory."),
@@ -104,6 +123,8 @@ def serve(
 ) -> None:
     """Run the models on this machine in a Triton server, until Ctrl-C or SIGTERM; a second one stops at once.
 
+    A server that fails is restarted.
+
     Exit codes: 0 stopped as asked; 1 the server failed or died; 2 this machine or these options cannot run it.
     """
     say = to_stdout_as_json if log_format == "json" else to_stderr
@@ -119,6 +140,7 @@ def serve(
             http_port=http_port or None,
             grpc_port=grpc_port or None,
             metrics_port=metrics_port or None,
+            health_port=health_port or None,
             run_dir=run_dir,
             environment={**chosen.environment, "GEN3C_LOG_FORMAT": log_format},
             exit_timeout_s=exit_timeout,
@@ -126,6 +148,12 @@ def serve(
             log_path=log_file,
             verbose=verbose,
             log_format=log_format,
+            canary_interval_s=canary_interval,
+            canary_timeout_s=canary_timeout,
+            stall_timeout_s=stall_timeout,
+            restarts=restarts,
+            restart_window_s=restart_window,
+            restart_grace_s=restart_grace,
             triton=triton,
             triton_flags=(*chosen.flags, *(triton_flag or ())),
         )
@@ -133,10 +161,10 @@ def serve(
         say(str(error))
         raise typer.Exit(PREFLIGHT) from None
 
-    def canary(url: str) -> None:
+    def canary(url: str, timeout_s: float) -> None:
         # Imports the client's stack, which a refused start should not wait for.
         from gen3c_server.canary import check
 
-        check(url, start_timeout)
+        check(url, timeout_s)
 
     raise typer.Exit(run_server(options, canary, note=chosen.note, say=say))

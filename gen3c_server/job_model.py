@@ -17,6 +17,7 @@ from gen3c_server.gpu_memory import releasing
 from gen3c_server.inputs import JobInputs, read_inputs
 from gen3c_server.job_queue import Job, JobQueue
 from gen3c_server.job_report import JobReport
+from gen3c_server.job_tokens import JobTokens
 from gen3c_server.metrics import PENDING, RUNNING, Recorder
 from gen3c_server.pipeline import Services, check_prompts, run_job
 from gen3c_server.probe import probe_graph
@@ -57,11 +58,10 @@ class JobModel:
             device=settings.device,
         )
         self._probing = threading.Lock()
+        self._probe_callers: list[ResponseStream] = []
         self._recorder = Recorder(open_family)
         self._queue = JobQueue(
-            settings.jobs_dir,
-            settings.cancel_dir,
-            settings.drain_token,
+            JobTokens(settings.run_dir),
             queued=settings.limits.queued_jobs,
             workers=settings.deployment.running_jobs,
             on_change=self._on_change,
@@ -110,26 +110,36 @@ class JobModel:
                 text=self._text,
                 weights=self._weights,
             )
-            run_job(inputs, services, job.stream.send, job.should_stop)
+            run_job(inputs, services, job.send, job.should_stop)
 
         return work
 
     def _start_probe(self, stream: ResponseStream) -> None:
         # One at a time: probes pass the queue, so a crowd of them would slow down the job that runs.
-        if not self._probing.acquire(blocking=False):
-            raise JobError("UNAVAILABLE", "Another probe is under way; try again when it has ended.")
-        threading.Thread(target=self._probe, args=(stream,), daemon=True).start()
+        with self._probing:
+            self._probe_callers.append(stream)
+            if len(self._probe_callers) > 1:
+                return  # the one under way answers all
+        threading.Thread(target=self._probe, daemon=True).start()
 
-    def _probe(self, stream: ResponseStream) -> None:
+    def _probe(self) -> None:
+        failure: JobError | None = None
         try:
             # A reconstruction occupies its model for a minute; the job that waits for it tells that it is alive.
             probe_graph(self._serving, self._programs, with_geometry=not self._queue.is_busy())
-            stream.send(Done(seed=0, timings_s={}, provenance={"probe": True, "weights": dict(self._weights)}))
-            stream.finish(None)
         except Exception as error:
-            stream.fail(JobError.of(error))
-        finally:
-            self._probing.release()
+            failure = JobError.of(error)
+        with self._probing:
+            callers, self._probe_callers = self._probe_callers, []
+        for stream in callers:
+            try:
+                if failure is not None:
+                    stream.fail(failure)
+                else:
+                    stream.send(Done(seed=0, timings_s={}, provenance={"probe": True, "weights": dict(self._weights)}))
+                    stream.finish(None)
+            except Exception:
+                logger.exception("a probe could not be answered")
 
 
 def _write_line(line: str) -> None:

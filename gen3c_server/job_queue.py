@@ -5,12 +5,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from gen3c_client.contract import Error, Event, Progress
 
 from gen3c_server.errors import JobError
+from gen3c_server.job_tokens import JobTokens
 
 logger = logging.getLogger("gen3c")
 
@@ -39,6 +39,12 @@ class Job:
         self.timeout_s = timeout_s
         self.started: float | None = None
         self.stop_reason: JobError | None = None
+        self.on_event: Callable[[], None] = lambda: None
+
+    def send(self, event: Event, blob: bytes | None = None) -> None:
+        """Tell the caller; and, through `on_event`, whoever asks whether jobs get on."""
+        self.on_event()
+        self.stream.send(event, blob)
 
     def should_stop(self) -> bool:
         """Whether work should end at the next step."""
@@ -48,23 +54,20 @@ class Job:
 class JobQueue:
     """Runs jobs one after another on `workers` threads; at most `queued` wait.
 
-    While a job lives there is a file for it in `jobs_dir`. When it should stop, a file of the same name appears in
-    `cancel_dir`, for models that work for it elsewhere. Once `drain_token` exists, all jobs are stopped and new ones
-    are refused.
+    `tokens` tell others of the jobs. Once they say that the server drains, all jobs are stopped; that and a restart
+    refuse new ones and those that wait.
     """
 
     def __init__(
         self,
-        jobs_dir: Path,
-        cancel_dir: Path,
-        drain_token: Path,
+        tokens: JobTokens,
         *,
         queued: int,
         workers: int = 1,
         on_change: Callable[[int, int], None] = lambda running, waiting: None,  # noqa: ARG005
     ) -> None:
         """`on_change` is told how many jobs run and wait, at first and after every change; it must not block."""
-        self._jobs_dir, self._cancel_dir, self._drain_token = jobs_dir, cancel_dir, drain_token
+        self._tokens = tokens
         self._limit = queued
         self._waiting: deque[Job] = deque()
         self._running: set[Job] = set()
@@ -81,7 +84,9 @@ class JobQueue:
     def submit(self, job: Job) -> None:
         """Put a job in line; raises JobError UNAVAILABLE if the line is full or the server is about to stop."""
         with self._changed:
-            if self._closed or self._drain_token.exists():
+            if self._tokens.is_restarting():
+                raise _restarting()
+            if self._closed or self._tokens.is_draining():
                 raise JobError(
                     "UNAVAILABLE",
                     "The server is shutting down; try another one, or again later.",
@@ -96,7 +101,8 @@ class JobQueue:
                 )
             ahead = len(self._waiting) + len(self._running)
             job.stream.send(Progress(stage="queued", step=0, total=ahead, message=f"{ahead} job(s) ahead"))
-            _touch(self._jobs_dir / job.id)
+            job.on_event = self._tokens.made_progress
+            self._tokens.add(job.id)
             self._waiting.append(job)
             self._count()
             self._changed.notify_all()
@@ -127,6 +133,7 @@ class JobQueue:
                 self._running.add(job)
                 self._count()
                 job.started = time.monotonic()
+            self._tokens.made_progress()
             try:
                 self._run(job)
             finally:
@@ -148,11 +155,13 @@ class JobQueue:
             with self._changed:
                 if self._closed and not self._waiting and not self._running:
                     return
-                draining = self._drain_token.exists()
+                draining, restarting = self._tokens.is_draining(), self._tokens.is_restarting()
                 now = time.monotonic()
                 for job in (*self._running, *self._waiting):
                     if job.stream.is_cancelled():
                         self._stop(job, JobError("CANCELLED", "The caller cancelled the job."))
+                    elif restarting and (draining or job.started is None):
+                        self._stop(job, _restarting())
                     elif draining:
                         self._stop(job, _shutting_down())
                     elif job.started is not None and now - job.started > job.timeout_s:
@@ -170,7 +179,7 @@ class JobQueue:
     def _stop(self, job: Job, reason: JobError) -> None:
         if job.stop_reason is None:
             job.stop_reason = reason
-            _touch(self._cancel_dir / job.id)
+            self._tokens.cancel(job.id)
 
     def _count(self) -> None:
         self._on_change(len(self._running), len(self._waiting))
@@ -179,24 +188,17 @@ class JobQueue:
         with self._changed:
             self._running.discard(job)
             self._count()
-        for folder in (self._cancel_dir, self._jobs_dir):
-            try:
-                (folder / job.id).unlink(missing_ok=True)
-            except OSError:
-                logger.exception("job %s: its file in %s stays", job.id, folder.name)
-
-
-def _touch(path: Path) -> None:
-    """Leave a token for others. The queue goes on without it: a full disk must not end cancellation for all jobs."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError:
-        logger.exception("the token %s cannot be written", path.name)
+        self._tokens.remove(job.id)
 
 
 def _shutting_down() -> JobError:
     return JobError("CANCELLED", "The server is shutting down; the job was stopped.", reason="shutdown")
+
+
+def _restarting() -> JobError:
+    return JobError(
+        "UNAVAILABLE", "A model of the server failed, and the server restarts; send the job again.", reason="shutdown"
+    )
 
 
 def _end(job: Job, error: JobError | None) -> None:

@@ -74,11 +74,6 @@ class Settings:
         return self.run_dir / "progress"
 
     @property
-    def drain_token(self) -> Path:
-        """Exists once the server is about to stop."""
-        return self.run_dir / "drain"
-
-    @property
     def dtype(self) -> torch.dtype:
         """Of the networks' weights: what the released ones are run in on a GPU, float32 on a CPU."""
         return torch.float32 if self.device.type == "cpu" else torch.bfloat16

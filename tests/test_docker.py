@@ -97,7 +97,8 @@ def test_the_ports_are_those_of_this_machine_alone() -> None:
     ports = compose()["services"]["server"]["ports"]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     defaults = [
-        inspect.signature(serve).parameters[name].default for name in ("http_port", "grpc_port", "metrics_port")
+        inspect.signature(serve).parameters[name].default
+        for name in ("http_port", "grpc_port", "metrics_port", "health_port")
     ]
     assert [int(port.rpartition(":")[2]) for port in ports] == defaults
 

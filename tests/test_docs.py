@@ -35,6 +35,8 @@ from gen3c_export.compare import FP8_TOLERANCE, MOST_WIDENED, TOLERANCES
 from gen3c_export.published import PUBLISHED_MD5, STATISTICS, TOKENIZER
 from gen3c_server.cli import serve
 from gen3c_server.json_lines import json_line
+from gen3c_server.launcher.health_server import PAGES
+from gen3c_server.launcher.status import CAUSES, FIGURES
 from gen3c_server.metrics import FAMILIES, JOB_BUCKETS, OUTCOMES, STAGE_BUCKETS, STAGES, STEP_BUCKETS
 from gen3c_server.settings import Deployment
 from tests import docker_commands
@@ -325,6 +327,16 @@ def test_the_tables_of_metrics_and_outcomes_are_complete() -> None:
     }
 
 
+def test_the_table_of_the_launchers_own_figures_is_complete() -> None:
+    text = section(DOCS / "deployment.md", "Supervision")
+    rows = re.findall(r"^\| `(gen3c_\w+)` \| (\w+) \| (?:`(\w+)` )?\| (.*) \|$", text, re.MULTILINE)
+    assert rows == [(figure.name, figure.kind, figure.label or "", figure.help) for figure in FIGURES]
+    causes = text.partition("The causes are ")[2].partition("These figures")[0]
+    assert tuple(re.findall(r"`(\w+)`", causes)) == CAUSES
+    pages = re.findall(r"^\| `(/\w+)` \|", section(DOCS / "deployment.md", "Health"), re.MULTILINE)
+    assert pages == list(PAGES)
+
+
 def test_the_log_lines_shown_have_the_fields_of_the_table() -> None:
     text = section(DOCS / "deployment.md", "Logs")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
@@ -341,7 +353,8 @@ def test_every_option_of_serve_is_documented_and_no_other() -> None:
     documented = {name: default for names, default in rows for name in re.findall(r"--[a-z-]+", names)}
     parameters = inspect.signature(serve).parameters
     assert set(documented) == {f"--{name.replace('_', '-')}" for name in parameters}
-    for name in ("host", "http_port", "start_timeout", "exit_timeout"):
+    plain = ("host", "http_port", "health_port", "start_timeout", "exit_timeout", "canary_interval", "canary_timeout")
+    for name in (*plain, "stall_timeout", "restarts", "restart_window", "restart_grace"):
         default = parameters[name].default
         shown = f"{default:g}" if isinstance(default, float) else str(default)
         assert re.search(rf"\b{re.escape(shown)}\b", documented[f"--{name.replace('_', '-')}"])

@@ -1,13 +1,26 @@
 """How a launch can fail. Every message is one or two sentences for the person at the terminal."""
 
+from typing import Literal
+
+Cause = Literal["process_died", "canary_failed", "server_died"]
+"""What ended a server: a model's process, an inference that failed, or Triton itself."""
+
 
 class PreflightError(Exception):
     """This machine or this configuration cannot run the server; nothing was started. Exit code 2."""
 
 
 class ServerError(Exception):
-    """The server did not start, or ended by itself. Exit code 1."""
+    """The server did not start, or ended by itself. Exit code 1, unless it may be restarted."""
+
+    def __init__(self, message: str, cause: Cause = "server_died") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class StartInterruptedError(Exception):
     """A stop was asked for before the server was ready."""
+
+
+class UnansweredError(RuntimeError):
+    """A canary was not answered in time, or was put off: no proof of a fault as long as jobs make progress."""

@@ -29,13 +29,24 @@ def living_members(group: int) -> list[int]:
 
 def lives_in(group: int, pid: int) -> bool:
     """Whether process `pid` runs and belongs to process group `group`. A zombie has ended."""
+    state, of_group = _state_and_group(pid)
+    return of_group == group and state not in "ZX"
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is no process `pid`, or only a zombie of it."""
+    return _state_and_group(pid)[0] in "ZX"
+
+
+def _state_and_group(pid: int) -> tuple[str, int]:
+    """The letter of a process's state, X if it is gone, and its process group."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return False
+        return "X", 0
     # After the program's name in parentheses, which may hold anything: state, parent, group.
-    state, _, of_group = stat.rpartition(")")[2].split()[:3]
-    return int(of_group) == group and state not in "ZX"
+    state, _, group = stat.rpartition(")")[2].split()[:3]
+    return state, int(group)
 
 
 def kill_group(group: int, timeout_s: float) -> bool:

@@ -21,8 +21,13 @@ class Ports:
 
     def url(self, port: int) -> str:
         """`host:port` as a client on this machine dials it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return dialled(self.host, port)
+
+
+def dialled(host: str, port: int) -> str:
+    """`host:port` as a client on this machine dials what listens on `host`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reserve_ports(options: ServeOptions) -> Ports:
@@ -36,7 +41,7 @@ def reserve_ports(options: ServeOptions) -> Ports:
         numbers = []
         # The given ones first, so that a free port picked for one use is not the port given for another.
         for use, port in sorted(wanted.items(), key=lambda item: item[1] is None):
-            bound.append(_bind(options.host, port, use))
+            bound.append(listen(options.host, port, use))
             numbers.append((use, int(bound[-1].getsockname()[1])))
     finally:
         for listener in bound:
@@ -45,7 +50,8 @@ def reserve_ports(options: ServeOptions) -> Ports:
     return Ports(options.host, found["HTTP"], found["gRPC"], found["metrics"])
 
 
-def _bind(host: str, port: int | None, use: str) -> socket.socket:
+def listen(host: str, port: int | None, use: str) -> socket.socket:
+    """A socket that listens; None takes a free port. Raises PreflightError with the option of that `use`."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     # As Triton does: connections of an earlier server in TIME_WAIT are no obstacle.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

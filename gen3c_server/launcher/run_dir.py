@@ -1,8 +1,10 @@
 """The scratch folder of one server, and the token files in it that launcher and models share.
 
-<run_dir>/drain    while it exists, models stop running jobs soon and refuse new ones
-<run_dir>/jobs/    one file a running job, kept by the job model
-<run_dir>/lock     held by the launcher
+<run_dir>/drain      while it exists, models stop running jobs soon and refuse new ones
+<run_dir>/restart    a failed server is about to be restarted: as drain, but running jobs go on until that is there, too
+<run_dir>/jobs/      one file a job that has not ended, kept by the job model; it holds the id of the job's process
+<run_dir>/progress-made   touched by the job model whenever a job begins or gets on
+<run_dir>/gen3c.lock      held by the launcher
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from gen3c_server.launcher.errors import PreflightError
 from gen3c_server.launcher.find import STUB, TritonInstall
+from gen3c_server.launcher.guard import has_ended
 
 VARIABLE = "GEN3C_RUN_DIR"
 LOCK = "gen3c.lock"
@@ -60,12 +64,24 @@ class RunDirectory:
         return self.path / "drain"
 
     @property
+    def restart(self) -> Path:
+        return self.path / "restart"
+
+    @property
     def log(self) -> Path:
         return self.path / "triton.log"
 
     def running_jobs(self) -> int:
-        """How many jobs the models say are running."""
-        return sum(1 for _ in self.jobs.iterdir()) if self.jobs.is_dir() else 0
+        """How many jobs the models say have not ended, but for those whose process is dead."""
+        return sum(_is_alive(path) for path in self.jobs.iterdir()) if self.jobs.is_dir() else 0
+
+    def makes_progress(self, within_s: float) -> bool:
+        """Whether there are jobs, and one of them has got on in the last `within_s` seconds."""
+        try:
+            age_s = time.time() - (self.path / "progress-made").stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return age_s < within_s and self.running_jobs() > 0
 
     def backends(self, install: TritonInstall) -> Path:
         """The backend folder to serve with: the installation's own, or symlinks to it plus the stub.
@@ -104,7 +120,17 @@ class RunDirectory:
     def _remove_ours(self) -> None:
         for name in ("backends", "lib", "jobs", "cancel", "progress", "tmp"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        self.drain.unlink(missing_ok=True)
+        for token in (self.drain, self.restart, self.path / "progress-made"):
+            token.unlink(missing_ok=True)
+
+
+def _is_alive(job: Path) -> bool:
+    """Whether the process that a job's file names lives; a file that names none is believed."""
+    try:
+        owner = job.read_text()
+    except FileNotFoundError:
+        return False
+    return not owner.isdecimal() or not has_ended(int(owner))
 
 
 def server_environment(prefix: Path, library_path: Path, run_dir: Path, extra: dict[str, str]) -> dict[str, str]:

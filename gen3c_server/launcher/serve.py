@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
-from typing import Any, Self
 
+from gen3c_server.launcher.canary import Canary
 from gen3c_server.launcher.errors import PreflightError, ServerError, StartInterruptedError
-from gen3c_server.launcher.health import ServerFacts
+from gen3c_server.launcher.health_server import HealthServer
 from gen3c_server.launcher.options import ServeOptions
-from gen3c_server.launcher.server import Canary, EmbeddedServer, to_stderr
+from gen3c_server.launcher.server import to_stderr
+from gen3c_server.launcher.status import Status
+from gen3c_server.launcher.stop_signals import StopSignals
+from gen3c_server.launcher.supervisor import Supervisor
 
 OK, FAILED, PREFLIGHT = 0, 1, 2
-WATCH_S = 0.2
-
-
-class StopSignals:
-    """Counts SIGTERM, SIGINT and SIGHUP while entered. One asks for a stop, a second for a stop at once.
-
-    A counter and polling, not an Event: setting an Event in a handler can deadlock with a wait on it.
-    Outside the main thread Python has no signal handlers, and nothing is counted.
-    """
-
-    NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._received) for number in self.NUMBERS}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def stop(self) -> bool:
-        return self.count >= 1
-
-    def at_once(self) -> bool:
-        return self.count >= 2
-
-    def _received(self, _number: int, _frame: FrameType | None) -> None:
-        self.count += 1
 
 
 def serve(
@@ -60,19 +24,15 @@ def serve(
 ) -> int:
     """Starts the server, waits for `canary`, and serves until SIGTERM or SIGINT (a second one kills at once).
 
-    `note` ends the line that says that the server is ready, such as the preset and its weights. Returns the
-    exit code: 0 stopped as asked, 1 the server failed or died, 2 the machine or the options cannot run it.
+    A server that fails after its start is restarted, as `options` say. `note` ends the line that says that the server
+    is ready, such as the preset and its weights. Returns the exit code: 0 stopped as asked, 1 the server failed, 2 the
+    machine or the options cannot run it.
     """
+    status = Status()
     with StopSignals() as signals:
         try:
-            with EmbeddedServer(options, say) as server:
-                facts = server.wait_ready(canary, signals.stop)
-                say(_ready_line(server, facts, note))
-                while not signals.stop():
-                    server.check()
-                    time.sleep(WATCH_S)
-                say("Stopping; again to stop at once.")
-                server.stop(hurry=signals.at_once)
+            with HealthServer(options.host, options.health_port, status) as health:
+                Supervisor(options, canary, status, signals, say, health.url, note).run()
         except PreflightError as error:
             say(str(error))
             return PREFLIGHT
@@ -84,10 +44,3 @@ def serve(
         except StartInterruptedError:
             say("Stopped before the server was ready.")
     return OK
-
-
-def _ready_line(server: EmbeddedServer, facts: ServerFacts, note: str) -> str:
-    return (
-        f"Ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}; "
-        f"Triton {facts.version}; models {', '.join(facts.models)}" + (f"; {note}" if note else "")
-    )

@@ -7,7 +7,6 @@ import http.client
 import os
 import secrets
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from gen3c_server.json_lines import is_json_line, json_line
+from gen3c_server.launcher.canary import Canary, CanaryCall
 from gen3c_server.launcher.errors import PreflightError, ServerError, StartInterruptedError
 from gen3c_server.launcher.find import find_triton
 from gen3c_server.launcher.flags import check_flags, command_line
@@ -34,9 +34,6 @@ from gen3c_server.launcher.ports import Ports, reserve_ports
 from gen3c_server.launcher.preflight import check_machine, check_platform
 from gen3c_server.launcher.process import KILL_RESERVE_S, POLL_S, ServerProcess, describe_exit, wait_until
 from gen3c_server.launcher.run_dir import RunDirectory, server_environment
-
-Canary = Callable[[str], object]
-"""Makes one real inference on the gRPC server at `host:port`; raises whatever says why that failed."""
 
 # Running jobs get this share of a stop's time to end by themselves, Triton the rest.
 DRAIN_SHARE = 0.6
@@ -159,7 +156,8 @@ class EmbeddedServer:
             # Triton (24.10) neither restarts it nor says that it is not ready.
             raise ServerError(
                 f"The process of model {', '.join(dead)} died, so every request to it would fail; perhaps memory "
-                f"ran out. The last lines of the log:\n{last_lines(self._log.text())}"
+                f"ran out. The last lines of the log:\n{last_lines(self._log.text())}",
+                "process_died",
             )
 
     def stop(self, hurry: Callable[[], bool] = never) -> None:
@@ -175,10 +173,28 @@ class EmbeddedServer:
         self._copy_log()
         self.run.remove()
 
+    def give_up(self, hurry: Callable[[], bool] = never, at_once: Callable[[], bool] = never) -> None:
+        """Stops a server that has failed, so that another can be started.
+
+        Running jobs have `restart_grace_s` to end, less when `hurry` says so; then they, as waiting and new ones at
+        once, get an error after which the same job may be sent again.
+        """
+        self.run.restart.touch()
+        if self.process.exit_code() is None:
+            wait_until(self._has_no_jobs, self.options.restart_grace_s, hurry)
+            self.run.drain.touch()
+            wait_until(self._has_no_jobs, self.options.exit_timeout_s * DRAIN_SHARE, at_once)
+            # What the jobs were told is on its way. Triton does not exit by itself while a process of it is dead.
+            self.process.terminate(LINGER_S, at_once)
+        self.stop(hurry=lambda: True)
+
+    def _has_no_jobs(self) -> bool:
+        return self.run.running_jobs() == 0
+
     def _stop_gently(self, deadline: float, hurry: Callable[[], bool]) -> None:
         self.run.drain.touch()
         share = self.options.exit_timeout_s * DRAIN_SHARE
-        if not wait_until(lambda: self.run.running_jobs() == 0, share, hurry) and not hurry():
+        if not wait_until(self._has_no_jobs, share, hurry) and not hurry():
             self._say(f"{self.run.running_jobs()} job(s) still ran after {share:.0f} s and will be cut off.")
         left = deadline - time.monotonic() - min(KILL_RESERVE_S, self.options.exit_timeout_s / 4)
         if not self.process.terminate(max(left, 0.0), self._lingers(hurry)) and not hurry():
@@ -213,20 +229,12 @@ class EmbeddedServer:
             time.sleep(POLL_S)
 
     def _run_canary(self, canary: Canary, deadline: float, interrupted: Callable[[], bool]) -> None:
-        """In a thread, so that a call that never returns cannot hold up a stop or hide a death."""
-        failure: list[Exception] = []
-
-        def call() -> None:
-            try:
-                canary(self.grpc_url)
-            except Exception as error:
-                failure.append(error)
-
-        thread = threading.Thread(target=call, name="canary", daemon=True)
-        thread.start()
-        self._wait_for(lambda: not thread.is_alive(), deadline, interrupted, "making its first inference")
-        if failure:
-            raise ServerError(f"The server started, but its first inference failed: {failure[0]}") from failure[0]
+        call = CanaryCall(canary, self.grpc_url, max(deadline - time.monotonic(), POLL_S))
+        self._wait_for(call.has_ended, deadline, interrupted, "making its first inference")
+        if call.failure is not None:
+            raise ServerError(
+                f"The server started, but its first inference failed: {call.failure}", "canary_failed"
+            ) from call.failure
 
     def _why_ended(self, code: int) -> str:
         text = self._log.text()

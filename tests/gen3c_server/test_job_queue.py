@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from gen3c_client.contract import Error, Event, Progress
 from gen3c.errors import CancelledError, InvalidInputError
 from gen3c_server.errors import JobError
 from gen3c_server.job_queue import Job, JobQueue
+from gen3c_server.job_tokens import JobTokens
 
 
 class Recorder:
@@ -50,8 +52,7 @@ def counts() -> list[tuple[int, int]]:
 
 @pytest.fixture
 def queue(run_dir: Path, counts: list[tuple[int, int]]):
-    folders = (run_dir / "jobs", run_dir / "cancel", run_dir / "drain")
-    queue = JobQueue(*folders, queued=2, on_change=lambda *now: counts.append(now))
+    queue = JobQueue(JobTokens(run_dir), queued=2, on_change=lambda *now: counts.append(now))
     yield queue
     queue.close(5)
 
@@ -188,6 +189,54 @@ def test_draining_stops_all_and_refuses_new(queue: JobQueue, run_dir: Path) -> N
     with pytest.raises(JobError, match="shutting down") as refused:
         submit(queue, work_until_stopped, "c")
     assert refused.value.reason == "shutdown"
+
+
+def test_before_a_restart_running_jobs_may_end_and_all_others_are_told_to_come_again(
+    queue: JobQueue, run_dir: Path
+) -> None:
+    end = threading.Event()
+    running = submit(queue, lambda job: [None] * (not end.wait(5)), "a")
+    time.sleep(0.1)
+    waiting = submit(queue, work_until_stopped, "b")
+    (run_dir / "restart").touch()
+    error = waiting.wait()
+    assert error is not None
+    assert (error.code, error.reason) == ("UNAVAILABLE", "shutdown")
+    with pytest.raises(JobError, match="send the job again") as refused:
+        submit(queue, work_until_stopped, "c")
+    assert refused.value.code == "UNAVAILABLE"
+    assert not running.ended.is_set()
+    end.set()
+    assert running.wait() is None
+
+
+def test_a_restart_that_cannot_wait_stops_running_jobs(queue: JobQueue, run_dir: Path) -> None:
+    running = submit(queue, work_until_stopped, "a")
+    time.sleep(0.1)
+    for token in ("restart", "drain"):
+        (run_dir / token).touch()
+    error = running.wait()
+    assert error is not None
+    assert error.code == "UNAVAILABLE"
+
+
+def test_others_see_whose_job_it_is_and_that_it_gets_on(queue: JobQueue, run_dir: Path) -> None:
+    told, go_on = threading.Event(), threading.Event()
+    mark = run_dir / "progress-made"
+
+    def work(job: Job) -> None:
+        go_on.wait(5)
+        job.send(Progress(stage="media", step=0, total=1))
+        told.set()
+        go_on.wait(5)
+
+    submit(queue, work, "a")
+    time.sleep(0.1)
+    assert (run_dir / "jobs" / "a").read_text() == str(os.getpid())
+    os.utime(mark, (0, 0))  # since it began, long ago
+    go_on.set()
+    assert told.wait(5)
+    assert time.time() - mark.stat().st_mtime < 5
 
 
 def test_unexpected_failures_do_not_show_their_insides(queue: JobQueue) -> None:

@@ -73,8 +73,7 @@ def test_settings_without_an_environment(tmp_path: Path) -> None:
     assert settings.threads == len(os.sched_getaffinity(0))
     assert settings.jobs_dir.is_dir()
     assert settings.cancel_dir.is_dir()
-    assert not settings.drain_token.exists()
-    assert settings.jobs_dir.parent == settings.cancel_dir.parent == settings.drain_token.parent == tmp_path / "run"
+    assert settings.jobs_dir.parent == settings.cancel_dir.parent == tmp_path / "run"
 
 
 def test_the_run_directory_of_two_users_differs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

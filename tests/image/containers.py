@@ -58,9 +58,10 @@ def server(build: Build, built: str, name: str = "gen3c-test-server") -> Generat
     """The service `server` of compose.yaml on free ports of the host."""
     call("podman", "rm", "--force", "--ignore", name)
     image = build("server")
-    http, grpc, metrics = _free_ports(3)
+    http, grpc, metrics, health = _free_ports(4)
     started = time.monotonic()
-    ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", "--host=127.0.0.1"]
+    ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", f"--health-port={health}"]
+    ports.append("--host=127.0.0.1")
     call(
         *(*RUN, "--detach", f"--name={name}", f"--env=GEN3C_URL=127.0.0.1:{grpc}", *compose.hardening("server")),
         *(f"--volume={built}:/build:ro", image, *compose.service("server")["command"], *ports),

@@ -40,7 +40,7 @@ def change(build: Path, **values: Any) -> None:
 
 def refused(*arguments: str | Path, code: int = 2) -> str:
     """What `gen3c serve` says and ends with."""
-    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--health-port", "0"]
     ended = CliRunner().invoke(app, [*ports, *map(str, arguments)])
     assert ended.exit_code == code, ended.output
     assert "Traceback" not in ended.stderr

@@ -1,12 +1,11 @@
 """Cancelling, stopping, starting again: real signals at the real server."""
 
-import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,20 +17,11 @@ from gen3c_client.transport import Client
 from gen3c.samples import COURTYARD
 from gen3c_server.launcher import EmbeddedServer
 from tests.server.conftest import SmallJob, collect, run
-
-DEADLINE_S = 20.0
+from tests.server.serve_process import EXIT_S, leftovers, serving, wait_until
 
 
 def jobs(server: EmbeddedServer) -> list[str]:
     return [path.name for path in (server.run.path / "jobs").iterdir()]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float) -> float:
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < timeout_s, f"not so after {timeout_s} s"
-        time.sleep(0.02)
-    return time.monotonic() - started
 
 
 def step_seconds(client: Client, job: SmallJob) -> float:
@@ -138,31 +128,6 @@ def test_a_second_job_waits_its_turn(client: Client) -> None:
     assert collect(first).files["video.mp4"]
 
 
-@contextmanager
-def serving(built: Path, tmp_path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`gen3c serve` as a process of its own, and its gRPC address. Its log is JSON on standard output."""
-    command = [str(Path(sys.prefix) / "bin" / "gen3c"), "serve", "--http-port", "0", "--grpc-port", "0"]
-    command += ["--metrics-port", "0", "--exit-timeout", str(DEADLINE_S), "--run-dir", str(tmp_path / "run"), *flags]
-    command += ["--model-repository", str(built), "--log-format", "json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        said = (json.loads(line).get("message", "") for line in process.stdout)
-        ready = next(message for message in said if message.startswith("Ready"))
-        yield process, ready.split("gRPC ")[1].split(",")[0]
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-
-
-def leftovers(pid: int) -> tuple[list[str], list[str]]:
-    """Processes and shared memory of the server that the launcher `pid` ran."""
-    mark = f"gen3c-{pid}-"
-    commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
-    return [c for c in commands if mark in c], [p.name for p in Path("/dev/shm").glob(f"{mark}*")]
-
-
 def test_a_fresh_server_with_other_limits_gives_the_same_video_and_ends_with_its_jobs_at_sigterm(
     built: Path, tmp_path: Path, client: Client
 ) -> None:
@@ -170,7 +135,8 @@ def test_a_fresh_server_with_other_limits_gives_the_same_video_and_ends_with_its
     job = SmallJob()
     here = run(client, job, seed=3).files["video.mp4"]
     (tmp_path / "limits.yaml").write_text("limits: {views: 8}\nrunning_jobs: 2\n")
-    with serving(built, tmp_path, "--deployment", str(tmp_path / "limits.yaml")) as (process, url):
+    with serving(built, tmp_path / "run", "--deployment", str(tmp_path / "limits.yaml")) as served:
+        process, url = served.process, served.url
         assert run(Client(url), job, seed=3).files["video.mp4"] == here
         with pytest.raises(JobError, match="8 views"):
             run(Client(url), SmallJob(views=9))
@@ -186,10 +152,9 @@ def test_a_fresh_server_with_other_limits_gives_the_same_video_and_ends_with_its
             with pytest.raises(JobError, match="shutting down") as caught:
                 collect(events)
             assert caught.value.code == "CANCELLED"
-        assert process.wait(DEADLINE_S + 5) == 0
-        assert time.monotonic() - started < DEADLINE_S
-        assert process.stdout is not None
-        told = [json.loads(line) for line in process.stdout]
+        assert process.wait(EXIT_S + 5) == 0
+        assert time.monotonic() - started < EXIT_S
+        told = served.lines()
         ended = {line["job_id"]: line["outcome"] for line in told if line["event"] == "job_ended"}
         assert sorted(ended.values()) == ["completed", "invalid", "shutdown", "shutdown"]
         assert {line["job_id"] for line in told if "job_id" in line} == set(ended)
@@ -206,6 +171,6 @@ def test_a_fresh_server_gives_the_same_reconstruction(built: Path, tmp_path: Pat
     media = [COURTYARD.read_bytes()]
     run(client, SmallJob())  # other requests before
     here = collect(client.generate(media, spec)).files
-    with serving(built, tmp_path) as (_, url):
-        there = collect(Client(url).generate(media, spec)).files
+    with serving(built, tmp_path / "run") as served:
+        there = collect(Client(served.url).generate(media, spec)).files
     assert {name for name in here if here[name] != there[name]} == set()

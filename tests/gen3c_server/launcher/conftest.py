@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from launcher_probe import PROBE, SCRIPT, Serving, add_model, alive, regions
 
@@ -26,26 +26,20 @@ def probe_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start_serving(probe_repository: Path) -> Iterator[Callable[..., Serving]]:
     started: list[Serving] = []
 
-    def start(**options: Any) -> Serving:
+    def start(repository: Path = probe_repository, **options: Any) -> Serving:
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(probe_repository), json.dumps(options)],
+            [sys.executable, "-c", SCRIPT, str(repository), json.dumps(options)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
             stderr=subprocess.PIPE,
             text=True,
         )
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert line.startswith("Ready: gRPC "), line + process.stderr.read()
-        serving = Serving(process, line.split()[2].rstrip(","))
+        ready = re.match(r"Ready: gRPC (\S+), HTTP \S+, metrics \S+, health (\S+); ", line)
+        assert ready is not None, line + process.stderr.read()
+        serving = Serving(process, ready[1], ready[2])
         started.append(serving)
-        for child in psutil.Process(process.pid).children(recursive=True):
-            serving.pids.add(child.pid)
-            if child.name() == "tritonserver":
-                serving.triton = child.pid
-                flags = child.cmdline()
-                serving.prefix = next(f for f in flags if "shm-region-prefix-name" in f).rpartition("=")[2]
-                serving.run_dir = Path(child.environ()["GEN3C_RUN_DIR"])
-            elif child.name().startswith("triton_python"):
-                serving.stub = child.pid
+        serving.look()
         assert serving.triton
         assert serving.stub
         assert regions(serving.prefix), "the server's shared memory does not carry the launcher's prefix"
@@ -53,6 +47,8 @@ def start_serving(probe_repository: Path) -> Iterator[Callable[..., Serving]]:
 
     yield start
     for serving in started:
+        if serving.process.poll() is None:
+            serving.look()
         if serving.process.poll() is None:
             serving.process.kill()
             serving.process.communicate()

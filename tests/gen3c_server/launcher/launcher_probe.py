@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -11,6 +13,8 @@ import numpy as np
 import psutil
 import tritonclient.grpc as triton
 
+from gen3c_server.launcher.errors import UnansweredError
+
 CONFIG = """
 backend: "python"
 input [ { name: "IN" data_type: TYPE_STRING dims: [ 1 ] } ]
@@ -18,8 +22,8 @@ output [ { name: "OUT" data_type: TYPE_STRING dims: [ 1 ] } ]
 instance_group [ { kind: KIND_CPU } ]
 """
 
-# `env NAME` -> its value; `job` -> runs until the drain token is there; `stubborn` -> a job that ignores it;
-# anything else -> itself.
+# `env NAME` -> its value; `job` -> runs, and gets on, until the drain token is there; `stubborn` -> a job that does
+# neither; `canary` -> fails while there is a file `broken` in the run directory; anything else -> itself.
 PROBE = """
 import os, time
 from pathlib import Path
@@ -34,9 +38,13 @@ def answer(command):
     if command in ("job", "stubborn"):
         (RUN / "jobs" / "one").touch()
         while command == "stubborn" or not (RUN / "drain").exists():
+            if command == "job":
+                (RUN / "progress-made").touch()
             time.sleep(0.02)
         (RUN / "jobs" / "one").unlink()
         return "drained"
+    if command == "canary" and (RUN / "broken").exists():
+        raise ValueError("out of order")
     return command
 
 class TritonPythonModel:
@@ -53,9 +61,22 @@ SCRIPT = """
 import json
 import sys
 from pathlib import Path
+from launcher_probe import canary
 from gen3c_server.launcher import ServeOptions, serve
-sys.exit(serve(ServeOptions(Path(sys.argv[1]), **json.loads(sys.argv[2]))))
+options = json.loads(sys.argv[2])
+options["run_dir"] = Path(options["run_dir"]) if "run_dir" in options else None
+sys.exit(serve(ServeOptions(Path(sys.argv[1]), **options), canary))
 """
+
+
+def canary(url: str, timeout_s: float) -> None:
+    """The probe model's `canary`."""
+    try:
+        ask(url, "canary", timeout_s)
+    except triton.InferenceServerException as error:
+        if "Deadline Exceeded" in str(error):
+            raise UnansweredError("The probe did not answer.") from error
+        raise
 
 
 def add_model(repository: Path, name: str, code: str, config: str = CONFIG) -> Path:
@@ -93,17 +114,69 @@ def regions(prefix: str) -> list[Path]:
     return list(Path("/dev/shm").glob(f"{prefix}*"))
 
 
+def page(health: str, path: str) -> tuple[int, str]:
+    """Status and text of a page of the launcher at `host:port`."""
+    connection = http.client.HTTPConnection(health, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
 @dataclass
 class Serving:
     """`serve` in a process of its own, ready; `stderr` fills while it is waited for."""
 
     process: subprocess.Popen[str]
     url: str
+    health: str
     triton: int = 0
-    stub: int = 0
+    stubs: dict[str, int] = field(default_factory=dict)
     prefix: str = ""
     run_dir: Path = Path()
     pids: set[int] = field(default_factory=set)
+
+    def look(self) -> None:
+        """Learn the processes of the server that runs now."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            self.pids.add(child.pid)
+            with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie
+                self._learn(child)
+
+    def _learn(self, child: psutil.Process) -> None:
+        arguments = child.cmdline()
+        if child.name() == "tritonserver":
+            self.prefix = next(f for f in arguments if "shm-region-prefix-name" in f).rpartition("=")[2]
+            self.run_dir = Path(child.environ()["GEN3C_RUN_DIR"])
+            self.triton = child.pid
+        elif child.name().startswith("triton_python"):
+            self.stubs[Path(arguments[1]).parent.parent.name] = child.pid
+
+    @property
+    def stub(self) -> int:
+        """The process of the probe model."""
+        return self.stubs["probe"]
+
+    def page(self, path: str) -> tuple[int, str]:
+        """Status and text of a page of the launcher."""
+        return page(self.health, path)
+
+    def wait_for_page(self, path: str, status: int, timeout_s: float) -> tuple[str, float]:
+        """Its text once it has that status, and the seconds until then."""
+        start = time.monotonic()
+        while True:
+            got, text = self.page(path)
+            if got == status:
+                return text, time.monotonic() - start
+            assert time.monotonic() - start < timeout_s, f"{path}: {got} {text}"
+            time.sleep(0.05)
+
+    def figures(self) -> dict[str, float]:
+        """The launcher's metrics: name and labels -> value."""
+        lines = (line for line in self.page("/metrics")[1].splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     def wait(self, timeout_s: float) -> tuple[int, str, float]:
         """(exit code, what it said, seconds that it took)."""

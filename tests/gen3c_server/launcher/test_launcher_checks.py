@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -104,11 +107,15 @@ def test_options_refuse_what_cannot_be() -> None:
     for port in (0, 65536, -1):
         with pytest.raises(PreflightError, match=f"Port {port} does not exist"):
             ServeOptions(Path(), http_port=port)
-    with pytest.raises(PreflightError, match="three different ports; given were 8000, 8000"):
+    with pytest.raises(PreflightError, match=r"need different ports; given were 8000 \(HTTP\), 8000 \(gRPC\)"):
         ServeOptions(Path(), http_port=8000, grpc_port=8000)
     for seconds in (0.0, -1.0, float("nan")):
         with pytest.raises(PreflightError, match="exit timeout"):
             ServeOptions(Path(), exit_timeout_s=seconds)
+    with pytest.raises(PreflightError, match=r"The canary interval is -1\.0 s; legal: from 0"):
+        ServeOptions(Path(), canary_interval_s=-1.0)
+    with pytest.raises(PreflightError, match="The number of restarts is -1; legal: from 0"):
+        ServeOptions(Path(), restarts=-1)
 
 
 def test_ports_are_different_and_free() -> None:
@@ -201,6 +208,23 @@ def test_run_directory_has_one_owner(tmp_path: Path) -> None:
     assert second.running_jobs() == 0
     assert not second.drain.exists()
     second.remove()
+
+
+def test_jobs_of_dead_processes_are_not_counted(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    run = RunDirectory(tmp_path / "run")
+    (run.jobs / "lost").write_text(str(ended.pid))
+    assert run.running_jobs() == 0
+    (run.path / "progress-made").touch()
+    assert not run.makes_progress(60)
+    for name, owner in (("alive", str(os.getpid())), ("unknown", "")):
+        (run.jobs / name).write_text(owner)
+    assert run.running_jobs() == 2
+    assert run.makes_progress(60)
+    os.utime(run.path / "progress-made", (time.time() - 70,) * 2)
+    assert not run.makes_progress(60)
+    run.remove()
 
 
 def test_run_directory_spares_foreign_files(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_defaults(started: list[ServeOptions], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--model-repository", str(tmp_path)])
     assert result.exit_code == 1
     [options] = started
-    assert (options.http_port, options.grpc_port, options.metrics_port) == (8000, 8001, 8002)
+    assert (options.http_port, options.grpc_port, options.metrics_port, options.health_port) == (8000, 8001, 8002, 8003)
+    assert (options.canary_interval_s, options.canary_timeout_s, options.restarts) == (30, 60, 3)
     assert (options.host, options.exit_timeout_s, options.run_dir) == ("127.0.0.1", 20.0, None)
     assert options.environment == {"GEN3C_PRESET": "tiny", "GEN3C_DEVICE": "cpu", "GEN3C_LOG_FORMAT": "text"}
     assert options.log_format == "text"
@@ -163,7 +164,7 @@ def test_impossible_options_are_usage_errors(started: list[ServeOptions], tmp_pa
     ports = ["--http-port", "8000", "--grpc-port", "8000"]
     result = CliRunner().invoke(app, ["--model-repository", str(tmp_path), *ports])
     assert result.exit_code == 2
-    assert "three different ports" in result.output
+    assert "need different ports" in result.output
     assert not started
 
 

@@ -46,7 +46,7 @@ def open_stream(url: str) -> triton.InferenceServerClient:
 def test_embedded_server_serves_and_leaves_nothing(probe_repository: Path) -> None:
     options = ServeOptions(probe_repository, environment={"GEN3C_PRESET": "tiny"}, start_timeout_s=30)
     with EmbeddedServer(options) as server:
-        facts = server.wait_ready(lambda url: ask(url, "canary"))
+        facts = server.wait_ready(lambda url, timeout_s: ask(url, "canary", timeout_s))
         assert facts.models == ["probe"]
         assert ask(server.grpc_url, "hello") == "hello"
         assert ask(server.grpc_url, "env GEN3C_PRESET") == "tiny"
@@ -122,7 +122,7 @@ def test_start_timeout_names_the_model_that_still_loads(tmp_path: Path) -> None:
 
 
 def test_a_failed_first_inference_fails_the_start(probe_repository: Path) -> None:
-    def canary(_url: str) -> None:
+    def canary(_url: str, _timeout_s: float) -> None:
         raise ValueError("OUT is empty.")
 
     code, said = said_by_serve(ServeOptions(probe_repository, start_timeout_s=30), canary=canary)
@@ -132,7 +132,7 @@ def test_a_failed_first_inference_fails_the_start(probe_repository: Path) -> Non
 
 def test_a_hanging_first_inference_ends_at_the_start_timeout(probe_repository: Path) -> None:
     release = threading.Event()
-    code, said = said_by_serve(ServeOptions(probe_repository, start_timeout_s=3), canary=lambda _: release.wait(30))
+    code, said = said_by_serve(ServeOptions(probe_repository, start_timeout_s=3), canary=lambda *_: release.wait(30))
     release.set()
     assert code == 1
     assert "not ready after 3 s, making its first inference." in said
@@ -141,7 +141,7 @@ def test_a_hanging_first_inference_ends_at_the_start_timeout(probe_repository: P
 def test_a_stop_before_ready_is_obeyed(probe_repository: Path) -> None:
     release = threading.Event()
 
-    def canary(_url: str) -> None:
+    def canary(_url: str, _timeout_s: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         release.wait(30)
 
@@ -232,7 +232,7 @@ def test_a_closed_terminal_does_not_disturb_the_stop(start_serving: Start) -> No
 
 
 def test_death_of_triton_is_reported_and_cleaned_up(start_serving: Start) -> None:
-    serving = start_serving()
+    serving = start_serving(restarts=0)
     os.kill(serving.triton, signal.SIGKILL)
     code, said, seconds = serving.wait(20)
     assert code == 1
@@ -242,9 +242,9 @@ def test_death_of_triton_is_reported_and_cleaned_up(start_serving: Start) -> Non
     serving.assert_nothing_left()
 
 
-def test_death_of_a_model_process_ends_the_server(start_serving: Start) -> None:
+def test_death_of_a_model_process_without_restarts_ends_the_server(start_serving: Start) -> None:
     # Triton would stay ready and fail every request.
-    serving = start_serving()
+    serving = start_serving(restarts=0)
     os.kill(serving.stub, signal.SIGKILL)
     code, said, _ = serving.wait(20)
     assert code == 1

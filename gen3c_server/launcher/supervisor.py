@@ -1,0 +1,137 @@
+"""Keeps a server going: watches its processes, makes canaries, and starts it again when it has failed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from gen3c_server.json_lines import json_line
+from gen3c_server.launcher.canary import Canary, CanarySeries
+from gen3c_server.launcher.errors import PreflightError, ServerError, StartInterruptedError
+from gen3c_server.launcher.health import ServerFacts
+from gen3c_server.launcher.options import ServeOptions
+from gen3c_server.launcher.ports import Ports
+from gen3c_server.launcher.server import EmbeddedServer
+from gen3c_server.launcher.status import Status
+from gen3c_server.launcher.stop_signals import StopSignals
+
+WATCH_S = 0.2
+
+
+class Supervisor:
+    """One Triton after another, on the same ports.
+
+    A model alone cannot be started again: Triton would need its load API, through which code can be uploaded.
+    """
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        canary: Canary | None,
+        status: Status,
+        signals: StopSignals,
+        say: Callable[[str], None],
+        health_url: str,
+        note: str = "",
+    ) -> None:
+        """`note` ends the line that says that the server is ready."""
+        self._options = options
+        self._canary, self._status, self._signals, self._say = canary, status, signals, say
+        self._health_url, self._note = health_url, note
+        self._restarts: deque[float] = deque()  # when there was one, within the window
+
+    def run(self) -> None:
+        """Serves until a stop is asked for.
+
+        Raises PreflightError or ServerError if the first start fails, ServerError if the server failed once too often,
+        StartInterruptedError if the stop came before the server was ready.
+        """
+        while True:
+            try:
+                with EmbeddedServer(self._options, self._say) as server:
+                    self._keep_ports(server.ports)
+                    if self._serve(server):
+                        return
+            except (ServerError, PreflightError) as error:
+                if not self._status.has_started:
+                    raise
+                # Its restart failed: that takes one more.
+                self._count_restart(error if isinstance(error, ServerError) else ServerError(str(error)))
+
+    def _serve(self, server: EmbeddedServer) -> bool:
+        """One server from its start to its end. True if it was stopped as asked, False if it is to be restarted.
+
+        Raises ServerError if it did not start, or is not to be restarted.
+        """
+        try:
+            facts = server.wait_ready(self._canary, self._signals.stop)
+        except StartInterruptedError:
+            self._status.unready("The server is stopping.")
+            raise
+        self._say(self._ready_line(server, facts))
+        self._status.ready()
+        try:
+            self._watch(server)
+        except ServerError as failure:
+            self._status.unready("The server has failed and is being restarted.")
+            self._count_restart(failure)
+            server.give_up(self._signals.stop, self._signals.at_once)
+            if not self._signals.stop():
+                return False
+        self._status.unready("The server is stopping.")
+        self._say("Stopping; again to stop at once.")
+        server.stop(hurry=self._signals.at_once)
+        return True
+
+    def _watch(self, server: EmbeddedServer) -> None:
+        """Until a stop is asked for. Raises ServerError as soon as something is dead or a canary fails."""
+        canaries = None
+        if self._canary is not None:
+            canaries = CanarySeries(
+                self._canary,
+                server.grpc_url,
+                self._options,
+                self._status,
+                lambda: server.run.makes_progress(self._options.stall_timeout_s),
+                self._say,
+            )
+        while not self._signals.stop():
+            server.check()
+            if canaries is not None:
+                canaries.poll()
+            time.sleep(WATCH_S)
+
+    def _count_restart(self, failure: ServerError) -> None:
+        """Raises `failure` if there were too many restarts already; else tells of it."""
+        now, options = time.monotonic(), self._options
+        while self._restarts and now - self._restarts[0] > options.restart_window_s:
+            self._restarts.popleft()
+        if len(self._restarts) >= options.restarts:
+            self._status.unready("The server has failed and is not restarted any more.")
+            if not self._restarts:
+                raise failure
+            raise ServerError(
+                f"{failure}\nThe server was restarted {len(self._restarts)} time(s) within "
+                f"{options.restart_window_s:g} s, and is not any more.",
+                failure.cause,
+            ) from failure
+        self._restarts.append(now)
+        self._status.restarting(failure.cause)
+        count = f"{len(self._restarts)} of {options.restarts} in {options.restart_window_s:g} s"
+        if options.log_format == "json":
+            self._say(json_line("server_restart", level="error", cause=failure.cause, message=str(failure)))
+        else:
+            self._say(str(failure))
+        self._say(f"Restarting the server ({count}).")
+
+    def _keep_ports(self, ports: Ports) -> None:
+        self._options = replace(self._options, http_port=ports.http, grpc_port=ports.grpc, metrics_port=ports.metrics)
+
+    def _ready_line(self, server: EmbeddedServer, facts: ServerFacts) -> str:
+        return (
+            f"Ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, "
+            f"health {self._health_url}; Triton {facts.version}; models {', '.join(facts.models)}"
+            + (f"; {self._note}" if self._note else "")
+        )
