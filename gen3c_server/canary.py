@@ -5,6 +5,7 @@ import queue
 from typing import Any
 
 import numpy as np
+from gen3c_client.connection import Access
 from gen3c_client.contract import Done, Error, parse_event
 
 from gen3c_server.launcher.errors import UnansweredError
@@ -12,7 +13,7 @@ from gen3c_server.launcher.errors import UnansweredError
 TIMEOUT_S = 60.0
 
 
-def check(url: str, timeout_s: float = TIMEOUT_S) -> Done:
+def check(url: str, timeout_s: float = TIMEOUT_S, access: Access | None = None) -> Done:
     """Probe the server at gRPC `url`: every model of the graph runs once.
 
     Raises RuntimeError with the cause; UnansweredError, one too, if the models were busy for too long.
@@ -22,8 +23,10 @@ def check(url: str, timeout_s: float = TIMEOUT_S) -> Done:
 
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     received: list[tuple[Any, Any]] = []
-    with triton.InferenceServerClient(url) as client:
-        client.start_stream(lambda result, error: answers.put((result, error)))
+    access = access or Access()
+    options = access.channel_options()
+    with triton.InferenceServerClient(url, creds=access.channel_credentials(), channel_args=options) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)), headers=access.headers())
         inputs = []
         for name, value in (("MEDIA", b""), ("SPEC", b"{}")):
             tensor = triton.InferInput(name, [1], "BYTES")

@@ -14,6 +14,7 @@ from gen3c_server.json_lines import LogFormat
 from gen3c_server.launch import Wishes, plan
 from gen3c_server.launcher import PreflightError, ServeOptions
 from gen3c_server.launcher import serve as run_server
+from gen3c_server.launcher.security import Security
 from gen3c_server.launcher.serve import PREFLIGHT
 from gen3c_server.launcher.server import to_stderr, to_stdout_as_json
 
@@ -107,6 +108,31 @@ def serve(
             help="json: every message, and what happens to jobs, as a JSON object a line on standard output.",
         ),
     ] = "text",
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            envvar="GEN3C_TLS_CERTIFICATE",
+            help="PEM: the server's certificate, and those between it and a known authority. gRPC then speaks TLS.",
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(dir_okay=False, envvar="GEN3C_TLS_KEY", help="PEM: the certificate's private key.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            envvar="GEN3C_TLS_CLIENT_CA",
+            help="PEM: authorities; clients must show a certificate that one of them has signed.",
+        ),
+    ] = None,
+    access_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, envvar="GEN3C_ACCESS_KEY_FILE", help="File with the key that every call must carry."
+        ),
+    ] = None,
     triton: Annotated[
         Path | None,
         typer.Option(
@@ -134,6 +160,8 @@ def serve(
         say(str(error))
         raise typer.Exit(PREFLIGHT) from None
     try:
+        security = Security.load(tls_certificate, tls_key, tls_client_ca, access_key_file)
+        access = security.access()
         options = ServeOptions(
             model_repository=chosen.models,
             host=host,
@@ -154,6 +182,7 @@ def serve(
             restarts=restarts,
             restart_window_s=restart_window,
             restart_grace_s=restart_grace,
+            security=security,
             triton=triton,
             triton_flags=(*chosen.flags, *(triton_flag or ())),
         )
@@ -165,6 +194,6 @@ def serve(
         # Imports the client's stack, which a refused start should not wait for.
         from gen3c_server.canary import check
 
-        check(url, timeout_s)
+        check(url, timeout_s, access)
 
     raise typer.Exit(run_server(options, canary, note=chosen.note, say=say))

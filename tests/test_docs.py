@@ -106,6 +106,8 @@ def folder(tmp_path: Path) -> Path:
         Image.new("RGB", (64, 48), (80 * i, 100, 100)).save(tmp_path / "photos" / f"{i}.jpg")
     for name in ("my.mp4", "room.mp4"):
         shutil.copy(COURTYARD, tmp_path / name)
+    for name in ("ca.pem", "client.pem", "client.key"):
+        (tmp_path / name).write_text("what a client reads, and only a connection understands")
     (tmp_path / "path.json").write_text(blocks(DOCS / "cameras.md", "json")[0])
     return tmp_path
 

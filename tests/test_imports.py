@@ -18,7 +18,14 @@ MAY_IMPORT = {
         "gen3c_server.model_config",
         "gen3c_server.repository",
     },
-    "gen3c_server": {"gen3c", "gen3c_server", "gen3c_client.contract"},
+    "gen3c_server": {
+        "gen3c",
+        "gen3c_server",
+        "gen3c_client.connection",
+        "gen3c_client.contract",
+        "gen3c_client.errors",
+        "gen3c_client.options",
+    },
     "client/gen3c_client": {"gen3c_client"},
     "model_repository": {"gen3c", "gen3c_server"},
 }

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gen3c_client import options as o
+from gen3c_client.connection import read_access_key, tls_of_options
 from gen3c_client.contract import Done, Info, JobSpec, Notice, Progress
 from gen3c_client.errors import ClientError, InputError
 from gen3c_client.interrupt import interruptible
@@ -18,7 +19,7 @@ from gen3c_client.job import build_spec, parse_save
 from gen3c_client.media_files import IMAGE_EXTENSIONS, find_media, read_media
 from gen3c_client.outputs import ArtifactWriter
 from gen3c_client.progress import duration, file_size, make_reporter, print_json
-from gen3c_client.transport import DEFAULT_URL, ArtifactData, Client, Tls, check_upload
+from gen3c_client.transport import DEFAULT_URL, ArtifactData, Client, check_upload
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ def generate(
     timeout: o.Timeout = None,
     tls: o.UseTls = False,
     tls_ca: o.TlsCa = None,
-    tls_cert: o.TlsCert = None,
+    tls_certificate: o.TlsCertificate = None,
     tls_key: o.TlsKey = None,
+    tls_name: o.TlsName = None,
+    access_key_file: o.AccessKeyFile = None,
 ) -> None:
     """Make a video along a camera path from photos or videos of one static scene.
 
@@ -113,8 +116,8 @@ def generate(
         "foreground_masking": foreground_masking,
         "save": parse_save(save),
     }
-    use_tls = tls or any((tls_ca, tls_cert, tls_key))
-    client = Client(url, Tls(tls_ca, tls_cert, tls_key) if use_tls else None)
+    chosen = tls_of_options(tls=tls, ca=tls_ca, certificate=tls_certificate, key=tls_key, name=tls_name)
+    client = Client(url, chosen, read_access_key(access_key_file) if access_key_file is not None else None)
     job = _prepare(client, inputs, flags, cameras, geometry_file, output, timeout, force=force)
     if dry_run:
         _print_plan(job, as_json=as_json)

@@ -208,15 +208,59 @@ Url = Annotated[
         metavar="HOST:PORT",
     ),
 ]
-UseTls = Annotated[bool, _option("--tls", _SERVER, "Speak TLS, trusting the system's certificates.")]
-TlsCa = Annotated[
-    Path | None, _option("--tls-ca", _SERVER, "Speak TLS, trusting these certificates (PEM).", metavar="FILE")
+UseTls = Annotated[
+    bool,
+    _option("--tls", _SERVER, "Speak TLS, trusting the system's certificates.", envvar="GEN3C_CLIENT_TLS"),
 ]
-TlsCert = Annotated[
-    Path | None, _option("--tls-cert", _SERVER, "Our certificate (PEM), with --tls-key.", metavar="FILE")
+TlsCa = Annotated[
+    Path | None,
+    _option(
+        "--tls-ca",
+        _SERVER,
+        "Speak TLS, trusting these certificates (PEM).",
+        metavar="FILE",
+        envvar="GEN3C_CLIENT_TLS_CA",
+    ),
+]
+TlsCertificate = Annotated[
+    Path | None,
+    _option(
+        "--tls-certificate",
+        _SERVER,
+        "Our certificate (PEM), with --tls-key.",
+        metavar="FILE",
+        envvar="GEN3C_CLIENT_TLS_CERTIFICATE",
+    ),
 ]
 TlsKey = Annotated[
-    Path | None, _option("--tls-key", _SERVER, "Our private key (PEM), with --tls-cert.", metavar="FILE")
+    Path | None,
+    _option(
+        "--tls-key",
+        _SERVER,
+        "Our private key (PEM), with --tls-certificate.",
+        metavar="FILE",
+        envvar="GEN3C_CLIENT_TLS_KEY",
+    ),
+]
+TlsName = Annotated[
+    str | None,
+    _option(
+        "--tls-name",
+        _SERVER,
+        "Speak TLS; the name in the server's certificate, where --url has another.",
+        metavar="NAME",
+        envvar="GEN3C_CLIENT_TLS_NAME",
+    ),
+]
+AccessKeyFile = Annotated[
+    Path | None,
+    _option(
+        "--access-key-file",
+        _SERVER,
+        "File with the key that the server wants to see.",
+        metavar="FILE",
+        envvar="GEN3C_ACCESS_KEY_FILE",
+    ),
 ]
 Timeout = Annotated[
     float | None,

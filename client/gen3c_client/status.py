@@ -7,6 +7,7 @@ code on a stream, and gRPC's.
 import re
 from typing import TYPE_CHECKING, get_args
 
+from gen3c_client.connection import Access
 from gen3c_client.contract import ErrorCode
 from gen3c_client.errors import JobError
 
@@ -45,17 +46,24 @@ def error_of_message(message: str, url: str) -> JobError:
     return JobError(f"The server at {url} failed: {_without_trace(message)}.", "UNAVAILABLE" if busy else "INTERNAL")
 
 
-def error_of_rpc(error: "grpc.RpcError", url: str, *, tls: bool, timeout: float | None, started: bool) -> JobError:
+def error_of_rpc(error: "grpc.RpcError", url: str, *, access: Access, timeout: float | None, started: bool) -> JobError:
     """The meaning of a gRPC status.
 
     Args:
         error: the status.
-        url, tls, timeout: of the job.
+        url, access, timeout: of the job.
         started: whether the server had answered before.
     """
     name, details = error.code().name, error.details() or ""
+    if "protocol is restricted" in details:
+        wants = "does not know our access key" if access.key is not None else "wants an access key"
+        return JobError(
+            f"The server at {url} {wants}; --access-key-file, or GEN3C_ACCESS_KEY_FILE, names the file that holds it.",
+            "INVALID_ARG",
+            "--access-key-file",
+        )
     if name == "UNAVAILABLE" and (not started or any(mark in details for mark in _LOST)):
-        return _lost_connection(url, tls=tls, started=started, why=details)
+        return _lost_connection(url, tls=access.is_tls, started=started, why=details)
     if name == "DEADLINE_EXCEEDED":
         return JobError(f"The job did not end within the timeout of {timeout or 0:g} s and was cancelled.", "DEADLINE")
     return JobError(f"The server at {url} failed: {_without_trace(details) or name}.", _OF_STATUS.get(name, "INTERNAL"))

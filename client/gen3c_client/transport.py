@@ -7,11 +7,11 @@ caller's own thread gives status codes, deadlines and Ctrl-C for nothing, and cl
 import struct
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from gen3c_client.connection import Access, Tls
 from gen3c_client.contract import Artifact, Done, Error, Info, JobSpec, Notice, Progress, parse_event
 from gen3c_client.errors import InputError, JobError, describe
 from gen3c_client.status import error_of_message, error_of_rpc
@@ -27,21 +27,6 @@ MAX_MESSAGE_BYTES = 2**31 - 1  # what a gRPC message can be, and what Triton acc
 _ENVELOPE_BYTES = 2**20  # room for names, shapes and the protobuf frame
 # Triton counts more than a ping in five minutes as abuse; this finds a vanished host in under six.
 _KEEPALIVE_MS = 310_000
-
-
-@dataclass(frozen=True)
-class Tls:
-    """How to meet a server that speaks TLS. PEM files.
-
-    Attributes:
-        ca: certificates to trust instead of the system's.
-        cert: our certificate, for servers that ask for one; with `key`.
-        key: its private key.
-    """
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,22 +49,19 @@ class Client:
     Args:
         url: `host:port` of the server's gRPC endpoint.
         tls: None for plain text.
+        access_key: what the server wants to see, if it does (`connection.read_access_key`).
 
     Raises:
         InputError: `url` is no `host:port`, or a certificate cannot be read.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, tls: Tls | None = None) -> None:
+    def __init__(self, url: str = DEFAULT_URL, tls: Tls | None = None, access_key: str | None = None) -> None:
         if "://" in url or not url.rpartition(":")[2].isdigit():
             raise InputError(
                 f"The URL must be host:port of the gRPC endpoint, such as {DEFAULT_URL}, got {url!r}.", "--url"
             )
-        if tls is not None and (tls.cert is None) != (tls.key is None):
-            raise InputError("--tls-cert and --tls-key belong together; only one is given.", "--tls-cert")
         self.url = url
-        self._is_tls = tls is not None
-        tls = tls or Tls()
-        self._ca, self._cert, self._key = _read_pem(tls.ca), _read_pem(tls.cert), _read_pem(tls.key)
+        self._access = Access.of(tls, access_key)
 
     def generate(
         self,
@@ -138,7 +120,7 @@ class Client:
         started = False
         with self._channel() as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            call = stub.ModelStreamInfer(iter([request]), timeout=timeout)
+            call = stub.ModelStreamInfer(iter([request]), timeout=timeout, metadata=[*self._access.headers().items()])
             try:
                 for event in self._events(call):
                     started = True
@@ -150,7 +132,7 @@ class Client:
                         yield event
             except grpc.RpcError as e:
                 if done is None and failure is None:
-                    raise error_of_rpc(e, self.url, tls=self._is_tls, timeout=timeout, started=started) from e
+                    raise error_of_rpc(e, self.url, access=self._access, timeout=timeout, started=started) from e
             except JobError:
                 if failure is None:
                     raise
@@ -181,18 +163,13 @@ class Client:
             raise error
 
     def _channel(self) -> "grpc.Channel":
-        import grpc
-
         options = [
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", 20_000),
         ]
-        if not self._is_tls:
-            return grpc.insecure_channel(self.url, options=options)
-        credentials = grpc.ssl_channel_credentials(self._ca, self._key, self._cert)
-        return grpc.secure_channel(self.url, credentials, options=options)
+        return self._access.channel(self.url, options)
 
 
 def check_upload(size: int) -> None:
@@ -255,12 +232,3 @@ def _bytes_tensor(elements: Sequence[bytes]) -> bytes:
 def _first_element(tensor: bytes) -> bytes:
     (length,) = struct.unpack_from("<I", tensor)
     return tensor[4 : 4 + length]
-
-
-def _read_pem(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise InputError(f"The TLS file {path} cannot be read: {e.strerror}.", "--tls") from e

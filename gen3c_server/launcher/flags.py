@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gen3c_server.launcher.errors import PreflightError
 from gen3c_server.launcher.ports import Ports
+from gen3c_server.launcher.security import FLAGS
 
 
 def command_line(
@@ -23,15 +24,16 @@ def command_line(
     ports: Ports,
     shm_prefix: str,
     exit_timeout_s: float,
+    security: Iterable[str] = (),
     extra: Iterable[str] = (),
 ) -> list[str]:
-    """The arguments that start the server, program first."""
+    """The arguments that start the server, program first; `security` are the flags of `security.Security`."""
     return [
         str(binary),
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        f"--http-address={ports.host}",
+        f"--http-address={ports.http_host}",
         f"--http-port={ports.http}",
         f"--grpc-address={ports.host}",
         f"--grpc-port={ports.grpc}",
@@ -46,6 +48,7 @@ def command_line(
         # Triton's own exit timeout ends in crashes and hangs while a request runs (seen in 24.10), so it lies
         # beyond the launcher's deadline, which kills cleanly.
         f"--exit-timeout-secs={math.ceil(exit_timeout_s) + 5}",
+        *security,
         *extra,
     ]
 
@@ -55,7 +58,7 @@ def check_flags(binary: Path, extra: Iterable[str]) -> None:
     names = [_name(flag) for flag in extra]
     if not names:
         return
-    set_here = {_name(flag) for flag in command_line(binary, Path(), Path(), Ports("", 0, 0, 0), "", 0)[1:]}
+    set_here = {_name(flag) for flag in command_line(binary, Path(), Path(), Ports("", 0, 0, 0, ""), "", 0, FLAGS)[1:]}
     # Backend settings are one flag each and may be repeated.
     set_here.discard("--backend-config")
     known = known_flags(binary)

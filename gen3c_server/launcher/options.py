@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gen3c_server.json_lines import LogFormat
 from gen3c_server.launcher.errors import PreflightError
+from gen3c_server.launcher.security import Security
 
 MIB = 1 << 20
 
@@ -36,6 +37,7 @@ class ServeOptions:
     stall_timeout_s: seconds without progress of any job after which a canary that is not answered is a failure.
     restarts: how often a server that failed is started again within `restart_window_s`; then the launch has failed.
     restart_grace_s: seconds that running jobs get to end before a restart.
+    security: TLS, and who may call what.
     """
 
     model_repository: Path
@@ -60,6 +62,7 @@ class ServeOptions:
     restarts: int = 3
     restart_window_s: float = 600.0
     restart_grace_s: float = 10.0
+    security: Security = field(default_factory=Security)
 
     def __post_init__(self) -> None:
         uses = {

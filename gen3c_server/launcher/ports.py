@@ -18,6 +18,12 @@ class Ports:
     http: int
     grpc: int
     metrics: int
+    http_host: str
+
+    @property
+    def http_url(self) -> str:
+        """As `url`; HTTP may listen elsewhere than the others."""
+        return dialled(self.http_host, self.http)
 
     def url(self, port: int) -> str:
         """`host:port` as a client on this machine dials it."""
@@ -36,18 +42,20 @@ def reserve_ports(options: ServeOptions) -> Ports:
     Raises PreflightError naming the port that is busy and its use.
     """
     wanted = {"HTTP": options.http_port, "gRPC": options.grpc_port, "metrics": options.metrics_port}
+    http_host = options.security.http_host(options.host)
     bound: list[socket.socket] = []
     try:
         numbers = []
         # The given ones first, so that a free port picked for one use is not the port given for another.
         for use, port in sorted(wanted.items(), key=lambda item: item[1] is None):
-            bound.append(listen(options.host, port, use))
+            host = http_host if use == "HTTP" else options.host
+            bound.append(listen(host, port, use))
             numbers.append((use, int(bound[-1].getsockname()[1])))
     finally:
         for listener in bound:
             listener.close()
     found = dict(numbers)
-    return Ports(options.host, found["HTTP"], found["gRPC"], found["metrics"])
+    return Ports(options.host, found["HTTP"], found["gRPC"], found["metrics"], http_host)
 
 
 def listen(host: str, port: int | None, use: str) -> socket.socket:

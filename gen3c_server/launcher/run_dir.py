@@ -4,6 +4,7 @@
 <run_dir>/restart    a failed server is about to be restarted: as drain, but running jobs go on until that is there, too
 <run_dir>/jobs/      one file a job that has not ended, kept by the job model; it holds the id of the job's process
 <run_dir>/progress-made   touched by the job model whenever a job begins or gets on
+<run_dir>/client-ca.pem   whose certificates Triton trusts, with mutual TLS
 <run_dir>/gen3c.lock      held by the launcher
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from gen3c_server.launcher.errors import PreflightError
 from gen3c_server.launcher.find import STUB, TritonInstall
 from gen3c_server.launcher.guard import has_ended
+from gen3c_server.launcher.security import TRUSTED_CLIENTS
 
 VARIABLE = "GEN3C_RUN_DIR"
 LOCK = "gen3c.lock"
@@ -120,8 +122,8 @@ class RunDirectory:
     def _remove_ours(self) -> None:
         for name in ("backends", "lib", "jobs", "cancel", "progress", "tmp"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for token in (self.drain, self.restart, self.path / "progress-made"):
-            token.unlink(missing_ok=True)
+        for file in (self.drain, self.restart, self.path / "progress-made", self.path / TRUSTED_CLIENTS):
+            file.unlink(missing_ok=True)
 
 
 def _is_alive(job: Path) -> bool:

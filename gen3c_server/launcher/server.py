@@ -72,6 +72,7 @@ class EmbeddedServer:
         self.options = options
         self.shm_prefix = f"gen3c-{os.getpid()}-{secrets.token_hex(4)}-"
         self._say = say
+        self._headers = options.security.http_headers()
         self._stubs: dict[int, str] = {}
         self._ready = False
         self._stopped = False
@@ -97,6 +98,7 @@ class EmbeddedServer:
                 self.ports,
                 self.shm_prefix,
                 options.exit_timeout_s,
+                options.security.flags(self.run.path),
                 options.triton_flags,
             )
             self._log = LogReader(self.log_path)
@@ -120,7 +122,7 @@ class EmbeddedServer:
 
     @property
     def http_url(self) -> str:
-        return self.ports.url(self.ports.http)
+        return self.ports.http_url
 
     @property
     def metrics_url(self) -> str:
@@ -133,11 +135,11 @@ class EmbeddedServer:
         Raises ServerError with the cause, StartInterruptedError when `interrupted` says so.
         """
         deadline = time.monotonic() + self.options.start_timeout_s
-        self._wait_for(lambda: is_ready(self.http_url), deadline, interrupted, "loading its models")
+        self._wait_for(lambda: is_ready(self.http_url, self._headers), deadline, interrupted, "loading its models")
         if canary is not None:
             self._run_canary(canary, deadline, interrupted)
         try:
-            facts = server_facts(self.http_url)
+            facts = server_facts(self.http_url, self._headers)
         except (OSError, http.client.HTTPException) as error:
             self.check()
             raise ServerError(f"The server was ready and does not answer any more: {error}.") from error

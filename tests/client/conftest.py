@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from gen3c_client.cli import main
-from gen3c_client.transport import Tls
+from gen3c_client.connection import Tls
 from triton_peer import Peer, serve_peer
 
 

@@ -91,7 +91,7 @@ def test_results_go_to_a_folder_named_after_the_first_input(run: Run, tmp_path: 
         ("photo.jpg --geometry-file g.npz", 2, "it has 2 views, and 1 images are given"),
         ("photo.jpg --cameras none.json", 2, "none.json cannot be read"),
         ("photo.jpg --url http://x:1", 2, "host:port"),
-        ("photo.jpg --tls-cert c.pem", 2, "belong together"),
+        ("photo.jpg --tls-certificate c.pem", 2, "belong together"),
         ("photo.jpg --save video,mesh", 2, "comma list"),
         ("photo.jpg --output photo.jpg", 2, "is a file"),
         ("photo.jpg --output done", 6, "video.mp4 exists. Give --force"),

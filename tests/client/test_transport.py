@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gen3c_client.connection import Tls
 from gen3c_client.contract import Done, GeometryOptions, JobSpec, Notice, Progress
 from gen3c_client.errors import InputError, JobError
-from gen3c_client.transport import MAX_MESSAGE_BYTES, ArtifactData, Client, JobEvent, Tls, check_upload
+from gen3c_client.transport import MAX_MESSAGE_BYTES, ArtifactData, Client, JobEvent, check_upload
 from triton_peer import Peer
 
 server = pytest.mark.server

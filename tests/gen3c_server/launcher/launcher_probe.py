@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import struct
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import tritonclient.grpc as triton
+from gen3c_client.connection import Access
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gen3c_server.launcher.errors import UnansweredError
 
@@ -95,6 +98,17 @@ def ask(url: str, command: str, timeout_s: float = 20.0) -> str:
         out = client.infer("probe", [tensor], client_timeout=timeout_s).as_numpy("OUT")
     assert out is not None
     return str(out[0].decode())
+
+
+def ask_at(url: str, command: str, access: Access, timeout_s: float = 20.0) -> str:
+    """The same, of a server that is met so. Raises grpc.RpcError."""
+    request = service_pb2.ModelInferRequest(model_name="probe")
+    request.inputs.add(name="IN", datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(struct.pack("<I", len(command)) + command.encode())
+    with access.channel(url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        answer = stub.ModelInfer(request, metadata=[*access.headers().items()], timeout=timeout_s)
+    return str(answer.raw_output_contents[0][4:].decode())
 
 
 def alive(pids: set[int]) -> set[int]:

@@ -132,14 +132,14 @@ def test_foreign_address_is_refused() -> None:
 
 
 def test_url_is_one_that_can_be_dialled() -> None:
-    assert Ports("0.0.0.0", 1, 2, 3).url(2) == "127.0.0.1:2"
-    assert Ports("::", 1, 2, 3).url(2) == "[::1]:2"
-    assert Ports("10.0.0.7", 1, 2, 3).url(1) == "10.0.0.7:1"
+    assert Ports("0.0.0.0", 1, 2, 3, "0.0.0.0").url(2) == "127.0.0.1:2"
+    assert Ports("::", 1, 2, 3, "::").url(2) == "[::1]:2"
+    assert Ports("10.0.0.7", 1, 2, 3, "127.0.0.1").url(1) == "10.0.0.7:1"
 
 
 def test_own_flags_are_known_to_this_server() -> None:
     install = find_triton()
-    command = command_line(install.binary, Path("r"), Path("b"), Ports("h", 1, 2, 3), "p", 20.0)
+    command = command_line(install.binary, Path("r"), Path("b"), Ports("h", 1, 2, 3, "h"), "p", 20.0)
     assert {flag.partition("=")[0] for flag in command[1:]} <= known_flags(install.binary)
     check_flags(install.binary, ["--log-verbose=1", "--backend-config=python,x=1"])
     with pytest.raises(PreflightError, match="does not know the flag '--no-such-flag'"):

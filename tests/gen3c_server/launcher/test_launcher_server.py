@@ -86,7 +86,8 @@ def test_port_taken_after_the_check_is_named(probe_repository: Path, monkeypatch
         port = other.getsockname()[1]
         free = reserve_ports(ServeOptions(probe_repository))
         monkeypatch.setattr(
-            "gen3c_server.launcher.server.reserve_ports", lambda _: Ports(free.host, port, free.grpc, free.metrics)
+            "gen3c_server.launcher.server.reserve_ports",
+            lambda _: Ports(free.host, port, free.grpc, free.metrics, free.host),
         )
         code, said = said_by_serve(ServeOptions(probe_repository, start_timeout_s=30))
     assert code == 1
