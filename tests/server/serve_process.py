@@ -23,6 +23,12 @@ class ServeProcess:
     process: subprocess.Popen[str]
     url: str  # of gRPC
     health: str  # of the launcher's pages
+    start_s: float  # that the first start took
+
+    @property
+    def back_s(self) -> float:
+        """Seconds in which a restart must be over, grace included; more where others keep the machine busy."""
+        return max(60.0, 1.5 * self.start_s)
 
     def page(self, path: str) -> tuple[int, str]:
         """Status and text of a page of the launcher."""
@@ -61,6 +67,7 @@ def serving(built: Path, run_dir: Path, *flags: str) -> Iterator[ServeProcess]:
     command = [str(Path(sys.prefix) / "bin" / "gen3c"), "serve", "--http-port", "0", "--grpc-port", "0"]
     command += ["--metrics-port", "0", "--health-port", "0", "--exit-timeout", str(EXIT_S), "--run-dir", str(run_dir)]
     command += ["--model-repository", str(built), "--log-format", "json", *flags]
+    started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -68,7 +75,7 @@ def serving(built: Path, run_dir: Path, *flags: str) -> Iterator[ServeProcess]:
         ready = next(message for message in said if message.startswith("Ready"))
         found = re.search(r"gRPC (\S+), .* health (\S+);", ready)
         assert found is not None, ready
-        yield ServeProcess(process, found[1], found[2])
+        yield ServeProcess(process, found[1], found[2], time.monotonic() - started)
     finally:
         if process.poll() is None:
             process.kill()

@@ -10,13 +10,16 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import numpy as np
 import psutil
 import tritonclient.grpc as triton
 from gen3c_client.connection import Access
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from gen3c_server.launcher.canary import Canary
 from gen3c_server.launcher.errors import UnansweredError
+from gen3c_server.launcher.security import Security
 
 CONFIG = """
 backend: "python"
@@ -66,20 +69,26 @@ import sys
 from pathlib import Path
 from launcher_probe import canary
 from gen3c_server.launcher import ServeOptions, serve
+from gen3c_server.launcher.security import Security
 options = json.loads(sys.argv[2])
 options["run_dir"] = Path(options["run_dir"]) if "run_dir" in options else None
-sys.exit(serve(ServeOptions(Path(sys.argv[1]), **options), canary))
+security = Security.load(*[file and Path(file) for file in options.pop("security", [None] * 4)])
+sys.exit(serve(ServeOptions(Path(sys.argv[1]), security=security, **options), canary(security)))
 """
 
 
-def canary(url: str, timeout_s: float) -> None:
+def canary(security: Security) -> Canary:
     """The probe model's `canary`."""
-    try:
-        ask(url, "canary", timeout_s)
-    except triton.InferenceServerException as error:
-        if "Deadline Exceeded" in str(error):
-            raise UnansweredError("The probe did not answer.") from error
-        raise
+
+    def call(url: str, timeout_s: float) -> str:
+        try:
+            return ask_at(url, "canary", security.access(), timeout_s)
+        except grpc.RpcError as error:
+            if "Deadline Exceeded" in str(error):
+                raise UnansweredError("The probe did not answer.") from error
+            raise
+
+    return call
 
 
 def add_model(repository: Path, name: str, code: str, config: str = CONFIG) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 from gen3c_client.connection import Access, Credentials, Tls
-from launcher_probe import ask_at
+from launcher_probe import Serving, ask_at, canary
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 
@@ -63,10 +65,6 @@ class Secured:
         """Those that are let in, but for what is changed."""
         cert, key = self.folder / "client.pem", self.folder / "client.key"
         return Tls(**{"ca": self.authority.file, "cert": cert, "key": key, **changed}, name=NAME).read()
-
-
-def canary(security: Security) -> Callable[[str, float], str]:
-    return lambda url, timeout_s: ask_at(url, "canary", security.access(), timeout_s)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +127,20 @@ def test_a_client_with_certificate_and_key_is_answered(secured: Secured) -> None
 def test_the_files_of_mutual_tls_go_with_the_server(secured: Secured) -> None:
     assert (secured.server.run.path / "client-ca.pem").exists()
     assert secured.server.ports.host == "0.0.0.0"
+
+
+def test_a_server_behind_mutual_tls_is_restarted(start_serving: Callable[..., Serving], secured: Secured) -> None:
+    """Its canary, before and after, shows what the launcher has made."""
+    files = [secured.security.certificate, secured.security.key, secured.authority.file, secured.folder / "key"]
+    serving = start_serving(security=[str(file) for file in files], canary_interval_s=0.2)
+    os.kill(serving.stub, signal.SIGKILL)
+    serving.wait_for_page("/ready", 503, 10)
+    serving.wait_for_page("/ready", 200, 60)
+    assert ask_at(serving.url, "hello", Access(secured.client(), KEY)) == "hello"
+    assert serving.figures()["gen3c_canary_failures_total"] == 0
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.wait(30)[0] == 0
+    serving.assert_nothing_left()
 
 
 def test_plain_text_is_refused(secured: Secured) -> None:
