@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -54,3 +54,12 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         return NAMES[target]
 
     return build_target
+
+
+@pytest.fixture(scope="session")
+def built(build: Build) -> Generator[str]:
+    """The volume that servers serve."""
+    from tests.image import containers  # which needs what is above
+
+    with containers.volume(build) as volume:
+        yield volume

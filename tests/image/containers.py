@@ -1,9 +1,10 @@
 """The containers of the tests: a build in a volume, a server that serves it, a client with a job."""
 
+import http.client
 import socket
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,17 @@ class Server:
 
     name: str
     url: str
+    health: str  # of the launcher's pages
+
+    def page(self, path: str) -> tuple[int, str]:
+        """Status and text of a page of the launcher."""
+        connection = http.client.HTTPConnection(self.health, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
 
     def log(self) -> str:
         """Both streams."""
@@ -54,8 +66,8 @@ def volume(build: Build) -> Generator[str]:
 
 
 @contextmanager
-def server(build: Build, built: str, name: str = "gen3c-test-server") -> Generator[Server]:
-    """The service `server` of compose.yaml on free ports of the host."""
+def server(build: Build, built: str, name: str = "gen3c-test-server", *more: str) -> Generator[Server]:
+    """The service `server` of compose.yaml on free ports of the host; `more` are options of podman."""
     call("podman", "rm", "--force", "--ignore", name)
     image = build("server")
     http, grpc, metrics, health = _free_ports(4)
@@ -63,10 +75,10 @@ def server(build: Build, built: str, name: str = "gen3c-test-server") -> Generat
     ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", f"--health-port={health}"]
     ports.append("--host=127.0.0.1")
     call(
-        *(*RUN, "--detach", f"--name={name}", f"--env=GEN3C_URL=127.0.0.1:{grpc}", *compose.hardening("server")),
+        *(*RUN, "--detach", f"--name={name}", f"--env=GEN3C_URL=127.0.0.1:{grpc}", *compose.hardening("server"), *more),
         *(f"--volume={built}:/build:ro", image, *compose.service("server")["command"], *ports),
     )
-    found = Server(name, f"127.0.0.1:{grpc}")
+    found = Server(name, f"127.0.0.1:{grpc}", f"127.0.0.1:{health}")
     try:
         while "Ready: " not in found.log():
             assert inspect("container", name)["State"]["Running"], found.log()
@@ -78,14 +90,17 @@ def server(build: Build, built: str, name: str = "gen3c-test-server") -> Generat
         call("podman", "rm", "--force", "--ignore", "--time=0", name)
 
 
-def job(build: Build, url: str, results: Path, *options: str) -> list[str]:
-    """The command of a client's container that writes to `results`; its name is gen3c-test-client."""
+def job(build: Build, url: str, results: Path, *options: str, podman: Sequence[str] = ()) -> list[str]:
+    """The command of a client's container that writes to `results`; its name is gen3c-test-client.
+
+    `options` are the client's, `podman` those of the container.
+    """
     results.mkdir(exist_ok=True)
     results.chmod(0o777)  # the client runs as a user of its own
     succeeds("podman", "rm", "--force", "--ignore", "gen3c-test-client")
     hardened = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp"]
     return [
-        *(*RUN, "--rm", "--name=gen3c-test-client", *hardened, f"--volume={results}:/work", build("client")),
+        *(*RUN, "--rm", "--name=gen3c-test-client", *hardened, f"--volume={results}:/work", *podman, build("client")),
         *("generate", CLIP, "--max-frames", "4", "--url", url, "--output", "/work/out", *options),
     ]
 

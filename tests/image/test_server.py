@@ -18,12 +18,6 @@ NO_CAPABILITIES = "0000000000000000"
 
 
 @pytest.fixture(scope="module")
-def built(build: Build) -> Generator[str]:
-    with containers.volume(build) as volume:
-        yield volume
-
-
-@pytest.fixture(scope="module")
 def server(build: Build, built: str) -> Generator[containers.Server]:
     with containers.server(build, built) as server:
         yield server
