@@ -17,6 +17,7 @@ Raises whatever says why that failed; UnansweredError if there was no answer in 
 
 # A canary that knows its time ends by itself a little after it.
 _SLACK_S = 5.0
+MOST_INTERVALS = 10  # that a canary is put off
 
 
 class CanaryCall:
@@ -50,8 +51,10 @@ class CanaryCall:
 class CanarySeries:
     """Canaries at an interval. `poll` never waits.
 
-    A canary waits behind the calls that jobs have under way, which may be long. So one that is not answered counts for
-    nothing while jobs make progress; a process that died, which the watch sees by itself, is another matter.
+    At full size a canary costs as much as a step of a job, so it is put off while jobs make progress, which proves much
+    of the same; not for ever, for jobs that all fail make progress, too. And a canary waits behind the calls that jobs
+    have under way, which may be long: one that is not answered counts for nothing while jobs make progress. A process
+    that died, which the watch sees by itself, is another matter.
     """
 
     def __init__(
@@ -60,41 +63,48 @@ class CanarySeries:
         url: str,
         options: ServeOptions,
         status: Status,
-        makes_progress: Callable[[], bool],
+        makes_progress: Callable[[float], bool],
         say: Callable[[str], None],
     ) -> None:
-        """`makes_progress`: whether jobs run and have got on lately."""
+        """`makes_progress`: whether jobs run and have got on in the last so many seconds."""
         self._canary, self._url, self._options, self._status = canary, url, options, status
         self._makes_progress, self._say = makes_progress, say
         self._call: CanaryCall | None = None
         self._busy = False  # when the canary under way began
-        self._was_put_off = False
-        self._next = time.monotonic() + options.canary_interval_s
+        self._told_of_busy = False
+        self._last = time.monotonic()  # when a canary ended
 
     def poll(self) -> None:
         """Starts the next canary when it is time. Raises ServerError if one has failed."""
         if self._options.canary_interval_s == 0:
             return
         if self._call is None:
-            if time.monotonic() >= self._next:
-                self._busy = self._makes_progress()
+            if self._is_due():
+                self._busy = self._has_excuse()
                 self._call = CanaryCall(self._canary, self._url, self._options.canary_timeout_s)
             return
         if not self._call.has_ended():
             return
         call, self._call = self._call, None
-        self._next = time.monotonic() + self._options.canary_interval_s
+        self._last = time.monotonic()
         self._judge(call)
+
+    def _is_due(self) -> bool:
+        waited, interval = time.monotonic() - self._last, self._options.canary_interval_s
+        return waited >= interval and (waited >= MOST_INTERVALS * interval or not self._makes_progress(interval))
+
+    def _has_excuse(self) -> bool:
+        return self._makes_progress(self._options.stall_timeout_s)
 
     def _judge(self, call: CanaryCall) -> None:
         if call.failure is None:
-            self._was_put_off = False
+            self._told_of_busy = False
             self._status.canary_succeeded(call.seconds)
             return
-        if isinstance(call.failure, UnansweredError) and (self._busy or self._makes_progress()):
-            if not self._was_put_off:
+        if isinstance(call.failure, UnansweredError) and (self._busy or self._has_excuse()):
+            if not self._told_of_busy:
                 self._say(f"{call.failure} Jobs make progress meanwhile, so the server goes on.")
-            self._was_put_off = True
+            self._told_of_busy = True
             return
         self._status.canary_failed()
         raise ServerError(f"A canary failed: {call.failure}", "canary_failed") from call.failure

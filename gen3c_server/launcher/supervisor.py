@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from gen3c_server.json_lines import json_line
 from gen3c_server.launcher.canary import Canary, CanarySeries
-from gen3c_server.launcher.errors import PreflightError, ServerError, StartInterruptedError
+from gen3c_server.launcher.errors import Cause, PreflightError, ServerError, StartInterruptedError
 from gen3c_server.launcher.health import ServerFacts
 from gen3c_server.launcher.options import ServeOptions
 from gen3c_server.launcher.ports import Ports
@@ -48,23 +48,23 @@ class Supervisor:
         Raises PreflightError or ServerError if the first start fails, ServerError if the server failed once too often,
         StartInterruptedError if the stop came before the server was ready.
         """
-        while True:
-            try:
-                with EmbeddedServer(self._options, self._say) as server:
-                    self._keep_ports(server.ports)
-                    if self._serve(server):
-                        return
-            except (ServerError, PreflightError) as error:
-                if not self._status.has_started:
-                    raise
-                # Its restart failed: that takes one more.
-                self._count_restart(error if isinstance(error, ServerError) else ServerError(str(error)))
+        while (failure := self._serve_one()) is not None:
+            self._count_restart(failure.cause)
 
-    def _serve(self, server: EmbeddedServer) -> bool:
-        """One server from its start to its end. True if it was stopped as asked, False if it is to be restarted.
+    def _serve_one(self) -> ServerError | None:
+        """One Triton from its start to its end: None if that was asked for, else why it failed."""
+        try:
+            with EmbeddedServer(self._options, self._say) as server:
+                self._keep_ports(server.ports)
+                return self._serve(server)
+        except (ServerError, PreflightError) as error:
+            if not self._status.has_started:
+                raise
+            failure = error if isinstance(error, ServerError) else ServerError(str(error))
+            self._tell(failure)
+            return failure
 
-        Raises ServerError if it did not start, or is not to be restarted.
-        """
+    def _serve(self, server: EmbeddedServer) -> ServerError | None:
         try:
             facts = server.wait_ready(self._canary, self._signals.stop)
         except StartInterruptedError:
@@ -75,15 +75,14 @@ class Supervisor:
         try:
             self._watch(server)
         except ServerError as failure:
-            self._status.unready("The server has failed and is being restarted.")
-            self._count_restart(failure)
+            self._tell(failure)
             server.give_up(self._signals.stop, self._signals.at_once)
             if not self._signals.stop():
-                return False
+                return failure
         self._status.unready("The server is stopping.")
         self._say("Stopping; again to stop at once.")
         server.stop(hurry=self._signals.at_once)
-        return True
+        return None
 
     def _watch(self, server: EmbeddedServer) -> None:
         """Until a stop is asked for. Raises ServerError as soon as something is dead or a canary fails."""
@@ -94,7 +93,7 @@ class Supervisor:
                 server.grpc_url,
                 self._options,
                 self._status,
-                lambda: server.run.makes_progress(self._options.stall_timeout_s),
+                server.run.makes_progress,
                 self._say,
             )
         while not self._signals.stop():
@@ -103,27 +102,28 @@ class Supervisor:
                 canaries.poll()
             time.sleep(WATCH_S)
 
-    def _count_restart(self, failure: ServerError) -> None:
-        """Raises `failure` if there were too many restarts already; else tells of it."""
+    def _tell(self, failure: ServerError) -> None:
+        self._status.unready("The server has failed and is being restarted.")
+        if self._options.log_format == "json":
+            self._say(json_line("server_failed", level="error", cause=failure.cause, message=str(failure)))
+        else:
+            self._say(str(failure))
+
+    def _count_restart(self, cause: Cause) -> None:
+        """Tells of a restart. Raises ServerError if there were too many already."""
         now, options = time.monotonic(), self._options
         while self._restarts and now - self._restarts[0] > options.restart_window_s:
             self._restarts.popleft()
         if len(self._restarts) >= options.restarts:
             self._status.unready("The server has failed and is not restarted any more.")
-            if not self._restarts:
-                raise failure
             raise ServerError(
-                f"{failure}\nThe server was restarted {len(self._restarts)} time(s) within "
-                f"{options.restart_window_s:g} s, and is not any more.",
-                failure.cause,
-            ) from failure
+                f"The server was restarted {len(self._restarts)} time(s) in the last {options.restart_window_s:g} s; "
+                f"--restarts allows {options.restarts}. It is not restarted any more.",
+                cause,
+            )
         self._restarts.append(now)
-        self._status.restarting(failure.cause)
+        self._status.restarting(cause)
         count = f"{len(self._restarts)} of {options.restarts} in {options.restart_window_s:g} s"
-        if options.log_format == "json":
-            self._say(json_line("server_restart", level="error", cause=failure.cause, message=str(failure)))
-        else:
-            self._say(str(failure))
         self._say(f"Restarting the server ({count}).")
 
     def _keep_ports(self, ports: Ports) -> None:

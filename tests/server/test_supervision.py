@@ -82,7 +82,7 @@ def test_a_dead_network_costs_its_job_an_error_that_is_worth_another_try(served:
     assert run(client, SmallJob()).files["video.mp4"]
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(EXIT_S + 5) == 0
-    (told,) = [line for line in served.lines() if line["event"] == "server_restart"]
+    (told,) = [line for line in served.lines() if line["event"] == "server_failed"]
     assert (told["level"], told["cause"]) == ("error", "process_died")
     assert told["message"].startswith("The process of model dit died")
     assert leftovers(served.process.pid) == ([], [])
