@@ -60,8 +60,9 @@ class JobModel:
         self._probing = threading.Lock()
         self._probe_callers: list[ResponseStream] = []
         self._recorder = Recorder(open_family)
+        self._tokens = JobTokens(settings.run_dir)
         self._queue = JobQueue(
-            JobTokens(settings.run_dir),
+            self._tokens,
             queued=settings.limits.queued_jobs,
             workers=settings.deployment.running_jobs,
             on_change=self._on_change,
@@ -126,7 +127,12 @@ class JobModel:
         failure: JobError | None = None
         try:
             # A reconstruction occupies its model for a minute; the job that waits for it tells that it is alive.
-            probe_graph(self._serving, self._programs, with_geometry=not self._queue.is_busy())
+            probe_graph(
+                self._serving,
+                self._programs,
+                with_geometry=not self._queue.is_busy(),
+                is_stopping=lambda: self._tokens.is_draining() or self._tokens.is_restarting(),
+            )
         except Exception as error:
             failure = JobError.of(error)
         with self._probing:

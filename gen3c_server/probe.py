@@ -1,5 +1,7 @@
 """One small inference of every model that a job needs: proof that the whole graph answers. Inside the server only."""
 
+from collections.abc import Callable
+
 import torch
 
 from gen3c.conditioning import Cameras, ConditionOptions
@@ -9,13 +11,23 @@ from gen3c.geometry.types import Frames
 from gen3c.networks import NETWORKS
 from gen3c.scene import SourceView
 from gen3c_server import bls, geometry_wire
+from gen3c_server.errors import JobError
 from gen3c_server.serving import Serving
 
 PROBE_PROVIDER = "probe"  # the geometry model answers it at once, with nothing
 
 
-def probe_graph(serving: Serving, programs: Programs, *, with_geometry: bool) -> None:
-    """Call every model of the server once with blank tensors; raises the first error."""
+def probe_graph(serving: Serving, programs: Programs, *, with_geometry: bool, is_stopping: Callable[[], bool]) -> None:
+    """Call every model of the server once with blank tensors.
+
+    Raises the first error; JobError UNAVAILABLE, before the next call, once the server is stopping: it waits for us.
+    """
+
+    def go_on() -> None:
+        if is_stopping():
+            raise JobError("UNAVAILABLE", "The server is shutting down.", reason="shutdown")
+
+    go_on()
     preset = serving.settings.preset
     height, width = preset.height, preset.width
     blank = torch.zeros(height, width)
@@ -25,6 +37,7 @@ def probe_graph(serving: Serving, programs: Programs, *, with_geometry: bool) ->
     )
     programs.conditioner(view, cameras, ConditionOptions(), Pool.empty(preset.latent_shape))
     for name in serving.leaves():
+        go_on()
         sizes = serving.least_sizes(name)
         inputs = {
             spec.name: torch.ones(spec.sizes(sizes), dtype=spec.cpu_dtype) for spec in NETWORKS[name].signature.inputs
@@ -32,6 +45,7 @@ def probe_graph(serving: Serving, programs: Programs, *, with_geometry: bool) ->
         serving.leaf(name)(inputs)
     if not with_geometry:
         return
+    go_on()
     frames = Frames(
         torch.zeros(1, 16, 16, 3, dtype=torch.uint8), torch.tensor([[16, 16]], dtype=torch.int32), ("probe",)
     )

@@ -71,7 +71,7 @@ def ended(command: list[str]) -> tuple[int, str]:
 def test_a_client_with_certificate_and_key_gets_a_video(build: Build, secured: Secured, tmp_path: Path) -> None:
     command = containers.job(build, secured.server.url, tmp_path / "results", podman=secured.environment())
     code, said = ended(command)
-    assert code == 0, said
+    assert code == 0, said + secured.server.log()
     assert (tmp_path / "results" / "out" / "video.mp4").stat().st_size > 1000
 
 
@@ -89,7 +89,7 @@ def test_others_are_refused(build: Build, secured: Secured, tmp_path: Path) -> N
     ):
         command = containers.job(build, secured.server.url, tmp_path / "results", podman=secured.environment(**changed))
         code, said = ended(command)
-        assert (code, words in said) == (expected, True), said
+        assert (code, words in said) == (expected, True), said + secured.server.log()
     assert not list((tmp_path / "results").rglob("video.mp4"))
 
 
