@@ -75,8 +75,8 @@ def test_a_dead_network_costs_its_job_an_error_that_is_worth_another_try(served:
     assert next(spare).event == "progress"
     waiting = outcome(spare)
     killed = kill(served, "dit")
-    assert running.get(timeout=30).startswith("UNAVAILABLE: The model 'dit' of the server has died")
-    assert waiting.get(timeout=30).startswith("UNAVAILABLE: ")
+    assert running.get(timeout=served.back_s).startswith("UNAVAILABLE: The model 'dit' of the server has died")
+    assert waiting.get(timeout=served.back_s).startswith("UNAVAILABLE: ")
     wait_for_return(served, killed)
     assert served.figure('gen3c_server_restarts_total{cause="process_died"}') == 1
     assert run(client, SmallJob()).files["video.mp4"]
@@ -95,14 +95,14 @@ def test_a_job_that_does_not_need_the_dead_model_ends(served: ServeProcess) -> N
     with pytest.raises(JobError, match=MESSAGE) as refused:
         run(client, SmallJob())
     assert refused.value.code == "UNAVAILABLE"
-    assert running.get(timeout=30) == "completed"
+    assert running.get(timeout=served.back_s) == "completed"
     wait_for_return(served, killed)
 
 
 def test_a_dead_job_model_leaves_no_caller_waiting(served: ServeProcess) -> None:
     running = outcome(denoising(Client(served.url), 900))
     killed = kill(served, "gen3c")
-    assert running.get(timeout=30).startswith("UNAVAILABLE: ")
+    assert running.get(timeout=served.back_s).startswith("UNAVAILABLE: ")
     wait_for_return(served, killed)
     assert run(Client(served.url), SmallJob()).files["video.mp4"]
 
@@ -111,5 +111,5 @@ def test_a_job_that_takes_too_long_for_the_grace_is_told_to_come_again(built: Pa
     with serving(built, tmp_path / "run", "--restart-grace", "1") as served:
         running = outcome(denoising(Client(served.url), 900))
         killed = kill(served, "conditioner")
-        assert running.get(timeout=30) == f"UNAVAILABLE: {MESSAGE}"
+        assert running.get(timeout=served.back_s) == f"UNAVAILABLE: {MESSAGE}"
         wait_for_return(served, killed)
