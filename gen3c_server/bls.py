@@ -10,13 +10,15 @@ from gen3c.exported.manifest import Artifact
 from gen3c.program import Signature
 from gen3c_server.errors import JobError
 from gen3c_server.tensors import from_value, response_values
+from gen3c_server.traces import calling
 
 Values = dict[str, Tensor | list[bytes]]
 
 
 def call(model: str, inputs: Mapping[str, Tensor | Sequence[bytes]], outputs: Sequence[str]) -> Values:
     """One inference of another model; its error comes back as a JobError."""
-    return _checked(model, _request(model, inputs, outputs).exec())
+    with calling(model) as parameters:
+        return _checked(model, _request(model, inputs, outputs, parameters).exec())
 
 
 class LeafProgram:
@@ -40,12 +42,16 @@ class LeafProgram:
 
 
 def _request(
-    model: str, inputs: Mapping[str, Tensor | Sequence[bytes]], outputs: Sequence[str]
+    model: str,
+    inputs: Mapping[str, Tensor | Sequence[bytes]],
+    outputs: Sequence[str],
+    parameters: dict[str, str],
 ) -> "pb_utils.InferenceRequest":
     return pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=list(outputs),
         inputs=[from_value(name, value) for name, value in inputs.items()],
+        parameters=parameters,
     )
 
 

@@ -17,6 +17,7 @@ from gen3c_server.launcher import serve as run_server
 from gen3c_server.launcher.security import Security
 from gen3c_server.launcher.serve import PREFLIGHT
 from gen3c_server.launcher.server import to_stderr, to_stdout_as_json
+from gen3c_server.traces import check_endpoint
 
 
 def serve(
@@ -133,6 +134,14 @@ def serve(
             dir_okay=False, envvar="GEN3C_ACCESS_KEY_FILE", help="File with the key that every call must carry."
         ),
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            envvar="GEN3C_OTLP_ENDPOINT",
+            metavar="URL",
+            help="Where traces of jobs go: OTLP over HTTP, such as http://collector:4318/v1/traces; default: nowhere.",
+        ),
+    ] = None,
     triton: Annotated[
         Path | None,
         typer.Option(
@@ -155,6 +164,8 @@ def serve(
     """
     say = to_stdout_as_json if log_format == "json" else to_stderr
     try:
+        if otlp_endpoint:
+            check_endpoint(otlp_endpoint)
         chosen = plan(Wishes(preset, model_repository, deployment, checkpoints, vggt, threads, device), say)
     except (ValueError, PreflightError) as error:
         say(str(error))
@@ -170,7 +181,11 @@ def serve(
             metrics_port=metrics_port or None,
             health_port=health_port or None,
             run_dir=run_dir,
-            environment={**chosen.environment, "GEN3C_LOG_FORMAT": log_format},
+            environment={
+                **chosen.environment,
+                "GEN3C_LOG_FORMAT": log_format,
+                **({"GEN3C_OTLP_ENDPOINT": otlp_endpoint} if otlp_endpoint else {}),
+            },
             exit_timeout_s=exit_timeout,
             start_timeout_s=start_timeout,
             log_path=log_file,

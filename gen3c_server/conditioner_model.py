@@ -8,6 +8,7 @@ from gen3c_server import conditioner_wire
 from gen3c_server.gpu_memory import release
 from gen3c_server.serving import Serving
 from gen3c_server.tensors import from_value, request_values
+from gen3c_server.traces import Traces
 from gen3c_server.wire_errors import error_response
 
 
@@ -19,11 +20,18 @@ class ConditionerModel:
         serving.settings.apply_threads()
         self._device = serving.settings.device
         self._conditioner = ViewConditioner(serving.near(VIDEO_ENCODER.name), self._device)
+        self._traces = Traces(serving.settings.otlp_endpoint, args["model_name"])
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
-        responses = [self._answer(request) for request in requests]
+        responses = []
+        for request in requests:
+            with self._traces.answering("conditioner", request.parameters()):
+                responses.append(self._answer(request))
         release(self._device)
         return responses
+
+    def finalize(self) -> None:
+        self._traces.close()
 
     def _answer(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
         try:

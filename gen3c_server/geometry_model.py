@@ -12,6 +12,7 @@ from gen3c_server.geometry_wire import GeometryProgress
 from gen3c_server.probe import PROBE_PROVIDER
 from gen3c_server.serving import Serving
 from gen3c_server.tensors import from_value, request_values
+from gen3c_server.traces import Traces
 from gen3c_server.wire_errors import error_response
 
 _REPORT_EVERY_S = 0.25
@@ -26,9 +27,17 @@ class GeometryModel:
         self._settings = serving.settings
         self._settings.apply_threads()
         self._providers = GeometryProviders(serving.vggt(), self._settings.limits.pixels)
+        self._traces = Traces(self._settings.otlp_endpoint, args["model_name"])
 
     def execute(self, requests: list["pb_utils.InferenceRequest"]) -> list["pb_utils.InferenceResponse"]:
-        return [self._answer(request) for request in requests]
+        responses = []
+        for request in requests:
+            with self._traces.answering("geometry", request.parameters()):
+                responses.append(self._answer(request))
+        return responses
+
+    def finalize(self) -> None:
+        self._traces.close()
 
     def _answer(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
         try:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 import triton_python_backend_utils as pb_utils
-from gen3c_client.contract import Done
+from gen3c_client.contract import TRACE_PARAMETER, Done, TraceParent
 
 from gen3c.generator.rollout import Programs
 from gen3c.generator.signatures import DIT, VIDEO_DECODER, VIDEO_ENCODER
@@ -18,6 +18,7 @@ from gen3c_server.inputs import JobInputs, read_inputs
 from gen3c_server.job_queue import Job, JobQueue
 from gen3c_server.job_report import JobReport
 from gen3c_server.job_tokens import JobTokens
+from gen3c_server.job_trace import JobTrace, NoTrace, Trace
 from gen3c_server.metrics import PENDING, RUNNING, Recorder
 from gen3c_server.pipeline import Services, check_prompts, run_job
 from gen3c_server.probe import probe_graph
@@ -25,6 +26,7 @@ from gen3c_server.response_stream import ResponseStream
 from gen3c_server.services import ConditionerModel, GeometryModel
 from gen3c_server.serving import Serving
 from gen3c_server.tensors import request_values
+from gen3c_server.traces import Traces
 from gen3c_server.triton_metrics import open_family
 
 logger = logging.getLogger("gen3c")
@@ -59,6 +61,7 @@ class JobModel:
         )
         self._probing = threading.Lock()
         self._probe_callers: list[ResponseStream] = []
+        self._traces = Traces(settings.otlp_endpoint, args["model_name"])
         self._recorder = Recorder(open_family)
         self._tokens = JobTokens(settings.run_dir)
         self._queue = JobQueue(
@@ -72,20 +75,26 @@ class JobModel:
         for request in requests:
             stream = ResponseStream(request.get_response_sender())
             try:
-                if json.loads(request.parameters() or "{}").get("probe"):
+                parameters = json.loads(request.parameters() or "{}")
+                if parameters.get("probe"):
                     self._start_probe(stream)
                 else:
-                    self._take(request, stream)
+                    self._take(request, stream, TraceParent.parse(parameters.get(TRACE_PARAMETER)))
             except Exception as error:
                 stream.fail(JobError.of(error))
 
     def finalize(self) -> None:
         self._queue.close(CLOSE_TIMEOUT_S)
         self._recorder.close(LAST_METRICS_S)
+        self._traces.close()
 
-    def _take(self, request: "pb_utils.InferenceRequest", stream: ResponseStream) -> None:
+    def _take(self, request: "pb_utils.InferenceRequest", stream: ResponseStream, parent: TraceParent | None) -> None:
         write = _write_line if self._settings.log_format == "json" else None
-        report = JobReport(secrets.token_hex(8), request.request_id(), stream, self._recorder.record, write)
+        tracer = self._traces.tracer
+        trace: Trace = NoTrace(parent) if tracer is None else JobTrace(tracer, parent)
+        report = JobReport(
+            secrets.token_hex(8), request.request_id(), stream, self._recorder.record, write, trace=trace
+        )
         try:
             inputs = read_inputs(request_values(request), self._settings.preset, self._settings.limits)
             check_prompts(inputs.spec, self._settings.preset, self._text)  # refused before the job waits
@@ -111,7 +120,8 @@ class JobModel:
                 text=self._text,
                 weights=self._weights,
             )
-            run_job(inputs, services, job.send, job.should_stop)
+            with report.trace.calls():
+                run_job(inputs, services, job.send, job.should_stop)
 
         return work
 

@@ -1,6 +1,6 @@
-"""What an operator learns of jobs, metrics and log lines, read off the events that their callers get.
+"""What an operator learns of jobs, metrics, log lines and traces, read off the events that their callers get.
 
-A log line tells no more than names of ours, numbers and the two ids: no media, prompts, file names or paths.
+A log line or a span tells no more than names of ours, numbers and the ids: no media, prompts, file names or paths.
 """
 
 import logging
@@ -13,6 +13,7 @@ from gen3c_client.contract import Done, Error, Event, Progress
 from gen3c_server import metrics
 from gen3c_server.errors import JobError
 from gen3c_server.job_queue import EventStream
+from gen3c_server.job_trace import NoTrace, Trace
 from gen3c_server.json_lines import json_line
 
 logger = logging.getLogger("gen3c")
@@ -42,9 +43,13 @@ class JobReport:
         record: Record,
         write: Callable[[str], None] | None,  # takes log lines; None: there is no log of jobs
         clock: Callable[[], float] = time.monotonic,  # seconds
+        trace: Trace | None = None,
     ) -> None:
         self.id = job_id
-        self._ids = {"job_id": job_id, "request_id": request_id[:LONGEST_ID]}
+        self.trace = trace or NoTrace()
+        ids = {"job_id": job_id, "request_id": request_id[:LONGEST_ID]}
+        self._ids = {**ids, "trace_id": self.trace.trace_id}
+        self.trace.describe(ids)
         self._stream = stream
         self._record = record
         self._write = write
@@ -60,6 +65,7 @@ class JobReport:
     def describe(self, *, media: int, frames: int) -> None:
         """Tell how much was sent and is asked for, before the job is accepted."""
         self._media, self._frames = media, frames
+        self.trace.describe({"media": media, "frames": frames})
 
     def begin(self) -> None:
         """The work begins."""
@@ -89,12 +95,15 @@ class JobReport:
         self._waits = False
         self._started = self._last = self._clock()
         self._record(metrics.WAIT, self._started - self._accepted)
+        self.trace.begin()
 
     def _on_event(self, event: Event) -> None:
         match event:
             case Progress(stage="queued", total=ahead):
+                self.trace.accept()
                 self._log("job_accepted", jobs_ahead=ahead, media=self._media, frames=self._frames)
-            case Progress(stage=stage, step=step):
+            case Progress(stage=stage, step=step, total=total, message=part):
+                self.trace.step(stage, is_last=step >= total and not part)
                 self._on_step(stage, step)
             case Done():
                 self._end_stage()
@@ -102,6 +111,7 @@ class JobReport:
                     count = event.provenance.get(name)
                     if isinstance(count, int):
                         self._record(family, count)
+                        self.trace.describe({"views" if family is metrics.VIEWS else "frames": count})
 
     def _on_step(self, stage: str, step: int) -> None:
         now = self._clock()
@@ -127,6 +137,8 @@ class JobReport:
         self._record(metrics.JOBS, label=outcome)
         if outcome == "completed":
             self._record(metrics.DURATION, seconds)
+        # Other outcomes' sentences may quote the caller's words.
+        failure = error.message[:LONGEST_MESSAGE] if error is not None and outcome == "failed" else None
         self._log(
             "job_ended",
             level="error" if outcome == "failed" else "info",
@@ -135,9 +147,10 @@ class JobReport:
             stage=self._stage,  # that it ended in
             seconds=round(seconds, 3),
             wait_seconds=round((now if self._waits else self._started) - self._accepted, 3),
-            # Other outcomes' sentences may quote the caller's words.
-            message=error.message[:LONGEST_MESSAGE] if error is not None and outcome == "failed" else None,
+            message=failure,
         )
+        self.trace.describe({"outcome": outcome} if error is None else {"outcome": outcome, "code": error.code})
+        self.trace.end(failure)
 
     def _log(self, event: str, level: str = "info", **fields: str | float | None) -> None:
         if self._write is not None:

@@ -28,6 +28,7 @@ class Settings:
     threads: int
     device: torch.device
     log_format: LogFormat = "text"  # of what the job model tells of its jobs; text: nothing
+    otlp_endpoint: str | None = None  # that traces go to; None: there are none
 
     @property
     def limits(self) -> Limits:
@@ -35,7 +36,9 @@ class Settings:
 
     @classmethod
     def from_environment(cls, preset: str = "tiny", device: str = "cpu", deployment: Path | None = None) -> "Settings":
-        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _VGGT, _THREADS, _DEVICE, _LOG_FORMAT; all optional.
+        """GEN3C_PRESET, _DEPLOYMENT, _RUN_DIR, _CHECKPOINTS, _VGGT, _THREADS, _DEVICE, _LOG_FORMAT, _OTLP_ENDPOINT.
+
+        All are optional.
 
         The arguments are the defaults of those of the same names.
         """
@@ -53,6 +56,7 @@ class Settings:
             threads=_threads(os.environ.get("GEN3C_THREADS", "")),
             device=find_device(os.environ.get("GEN3C_DEVICE", device)),
             log_format=_log_format(os.environ.get("GEN3C_LOG_FORMAT") or "text"),
+            otlp_endpoint=os.environ.get("GEN3C_OTLP_ENDPOINT") or None,
         )
         for folder in (settings.jobs_dir, settings.cancel_dir, settings.progress_dir):
             folder.mkdir(parents=True, exist_ok=True)

@@ -10,15 +10,19 @@ names the field. A job travels as four tensors:
     GEOMETRY     BYTES [1]       optional, npz for geometry provider `file` (docs/contract.md)
 
 and answers as a stream of responses, each with EVENT BYTES [1] (one of the events below as JSON) and, for an
-artifact, BLOB BYTES [1].
+artifact, BLOB BYTES [1]. The request's parameter `traceparent` may say which trace the job belongs to.
 """
 
 import itertools
-from typing import Annotated, Literal
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 CONTRACT_VERSION = 1
+TRACE_PARAMETER = "traceparent"  # of a request: a `TraceParent`
 
 PathKind = Literal["left", "right", "up", "down", "zoom_in", "zoom_out", "clockwise", "counterclockwise"]
 RotationMode = Literal["center_facing", "no_rotation", "trajectory_aligned"]
@@ -236,3 +240,35 @@ class Limits(_Strict):
     queued_jobs: int = Field(8, ge=0, description="waiting behind the running ones")
     job_seconds: float = Field(3600, gt=0, description="of work for one job; waiting does not count")
     artifact_part_bytes: int = Field(64 * 2**20, ge=1024, description="larger artifacts come in numbered parts")
+
+
+@dataclass(frozen=True)
+class TraceParent:
+    """The span that a job is part of, as in W3C Trace Context: ids in lower hexadecimal digits, not all 0."""
+
+    trace_id: str  # 32 digits
+    parent_id: str  # 16 digits
+    sampled: bool = True
+
+    @classmethod
+    def parse(cls, text: object) -> Self | None:
+        """What `traceparent` says; None for anything else, which begins a trace of its own, as W3C wants it."""
+        found = _TRACEPARENT.fullmatch(text) if isinstance(text, str) else None
+        if found is None or not int(found["trace"], 16) or not int(found["parent"], 16):
+            return None
+        return cls(found["trace"], found["parent"], bool(int(found["flags"], 16) & 1))
+
+    @classmethod
+    def new(cls) -> Self:
+        """A trace that nobody has begun yet."""
+        return cls(f"{secrets.randbelow(2**128 - 1) + 1:032x}", f"{secrets.randbelow(2**64 - 1) + 1:016x}")
+
+    def __str__(self) -> str:
+        return f"00-{self.trace_id}-{self.parent_id}-{int(self.sampled):02x}"
+
+
+# Versions after 00 may append fields; ff is none.
+_TRACEPARENT = re.compile(
+    r"(?:00|(?!ff)(?P<later>[0-9a-f]{2}))-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
+    r"(?(later)(?:-.*)?)"
+)

@@ -1,5 +1,6 @@
 """`gen3c generate`: files in, one job, files out."""
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ from rich.markup import escape
 
 from gen3c_client import options as o
 from gen3c_client.connection import read_access_key, tls_of_options
-from gen3c_client.contract import Done, Info, JobSpec, Notice, Progress
+from gen3c_client.contract import Done, Info, JobSpec, Notice, Progress, TraceParent
 from gen3c_client.errors import ClientError, InputError
 from gen3c_client.interrupt import interruptible
 from gen3c_client.job import build_spec, parse_save
@@ -192,7 +193,8 @@ def _execute(job: _Job, errors: Console, *, as_json: bool, quiet: bool) -> None:
     done: Done | None = None
     with interruptible(job.writer.discard), job.writer as writer:
         contents = read_media(job.media)
-        events = job.client.generate(contents, job.spec, geometry=job.geometry, timeout=job.timeout)
+        trace = TraceParent.parse(os.environ.get("TRACEPARENT")) or TraceParent.new()
+        events = job.client.generate(contents, job.spec, geometry=job.geometry, timeout=job.timeout, trace=trace)
         reporter = make_reporter(errors, as_json=as_json, quiet=quiet)
         with closing(events), closing(reporter):
             reporter.sending(sum(map(len, contents)) + len(job.geometry or b""), len(contents))
@@ -216,7 +218,7 @@ def _execute(job: _Job, errors: Console, *, as_json: bool, quiet: bool) -> None:
     if done is None:
         raise ClientError("The job ended without a result.")
     if as_json:
-        print_json(done.model_dump())
+        print_json({**done.model_dump(), "trace_id": trace.trace_id})
     elif quiet:
         _print_notices(errors, notices)
     else:

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gen3c_client.connection import Access, Tls
-from gen3c_client.contract import Artifact, Done, Error, Info, JobSpec, Notice, Progress, parse_event
+from gen3c_client.contract import (
+    TRACE_PARAMETER,
+    Artifact,
+    Done,
+    Error,
+    Info,
+    JobSpec,
+    Notice,
+    Progress,
+    TraceParent,
+    parse_event,
+)
 from gen3c_client.errors import InputError, JobError, describe
 from gen3c_client.status import error_of_message, error_of_rpc
 
@@ -72,6 +83,7 @@ class Client:
         cameras_k: "NDArray[Any] | None" = None,  # [t,3,3]
         geometry: bytes | None = None,
         timeout: float | None = None,
+        trace: TraceParent | None = None,
     ) -> Generator[JobEvent, None, None]:
         """Runs one job. The inputs are checked now; the job is sent when the first event is asked for.
 
@@ -85,6 +97,7 @@ class Client:
             cameras_k: intrinsics in pixels of the output raster, with `cameras_w2c`.
             geometry: an npz (docs/contract.md) for geometry provider `file`.
             timeout: seconds for the whole job, waiting in the queue included.
+            trace: what the job is part of, for a server that keeps traces; None: a new trace.
 
         Yields:
             events in the order of the server; the last is `Done`.
@@ -109,6 +122,7 @@ class Client:
             raise InputError(f"Geometry {has}, and the geometry provider is '{spec.geometry.provider}'.", "geometry")
         check_upload(sum(map(len, media)) + len(geometry or b""))
         request = _job_request(media, spec, cameras_w2c, cameras_k, geometry)
+        request.parameters[TRACE_PARAMETER].string_param = str(trace or TraceParent.new())
         return self._run(request, timeout)
 
     def _run(self, request: "service_pb2.ModelInferRequest", timeout: float | None) -> Generator[JobEvent, None, None]:

@@ -156,7 +156,13 @@ def collect(events: Iterator[Any]) -> Result:
 
 
 def raw_job(
-    url: str, spec: bytes, media: Sequence[bytes], *, request_id: str = "", **tensors: np.ndarray
+    url: str,
+    spec: bytes,
+    media: Sequence[bytes],
+    *,
+    request_id: str = "",
+    parameters: dict[str, str | int] | None = None,
+    **tensors: np.ndarray,
 ) -> tuple[list[Event], str | None]:
     """A job past every check of our client: the events, and the error that ended the stream."""
     import queue
@@ -173,7 +179,9 @@ def raw_job(
     events: list[Event] = []
     with triton.InferenceServerClient(url) as peer:
         peer.start_stream(lambda result, error: answers.put((result, error)))
-        peer.async_stream_infer("gen3c", inputs, request_id=request_id, enable_empty_final_response=True)
+        peer.async_stream_infer(
+            "gen3c", inputs, request_id=request_id, parameters=parameters, enable_empty_final_response=True
+        )
         try:
             while True:
                 result, error = answers.get(timeout=120)
