@@ -23,7 +23,7 @@ esac
 compile --python-version 3.11 --output-file $folder/client.txt pyproject.toml
 # shellcheck disable=SC2086  # two words each
 compile --python-version 3.11 --output-file $folder/cpu.txt $from --override $folder/cpu.in \
-    --extra serve --extra text pyproject.toml
-compile --python-version 3.12 --output-file $folder/cuda.txt --extra serve --extra text pyproject.toml
+    --extra serve --extra text --extra traces pyproject.toml
+compile --python-version 3.12 --output-file $folder/cuda.txt --extra serve --extra text --extra traces pyproject.toml
 compile --python-version 3.11 --output-file $folder/triton.txt --no-deps $folder/triton.in
 compile --python-version 3.11 --output-file $folder/build.txt $folder/build.in

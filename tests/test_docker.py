@@ -13,7 +13,8 @@ from gen3c_server.cli import serve
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "docker"
-LOCKS = {"client": (), "cpu": ("serve", "text"), "cuda": ("serve", "text"), "triton": None, "build": None}
+SERVED = ("serve", "text", "traces")
+LOCKS = {"client": (), "cpu": SERVED, "cuda": SERVED, "triton": None, "build": None}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

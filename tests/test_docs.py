@@ -345,7 +345,7 @@ def test_the_log_lines_shown_have_the_fields_of_the_table() -> None:
     shown = [json.loads(line) for block in blocks(DOCS / "deployment.md", "json") for line in block.splitlines()]
     assert [line["event"] for line in shown] == list(rows)
     for line in shown:
-        fields = [name for name in line if name not in ("time", "event", "level", "job_id", "request_id")]
+        fields = [name for name in line if name not in ("time", "event", "level", "job_id", "request_id", "trace_id")]
         assert [name for name in re.findall(r"`(\w+)`", rows[line["event"]]) if name in line] == fields
         assert list(line)[:2] == list(json.loads(json_line("any")))
 

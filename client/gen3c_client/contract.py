@@ -269,6 +269,6 @@ class TraceParent:
 
 # Versions after 00 may append fields; ff is none.
 _TRACEPARENT = re.compile(
-    r"(?:00|(?!ff)(?P<later>[0-9a-f]{2}))-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
+    r"(?:00|(?!00|ff)(?P<later>[0-9a-f]{2}))-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
     r"(?(later)(?:-.*)?)"
 )

@@ -43,6 +43,8 @@ def command_line(
         "--model-control-mode=none",
         "--exit-on-error=true",
         "--strict-readiness=true",
+        # What instrumented gRPC clients send becomes the request's parameter of that name.
+        "--grpc-header-forward-pattern=^traceparent$",
         # Completing configurations starts every stub twice.
         "--disable-auto-complete-config",
         # Triton's own exit timeout ends in crashes and hangs while a request runs (seen in 24.10), so it lies

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
+from gen3c_client.contract import TraceParent
 from triton_peer import Peer
 
 pytestmark = pytest.mark.server
@@ -63,6 +64,24 @@ def test_a_json_run_prints_events_and_nothing_else(run: Run, peer: Peer, photo: 
     kinds = [event["event"] for event in events]
     assert kinds == ["progress", "warning", "progress", "progress", "progress", "artifact", "done"]
     assert events[-2]["path"] == str(tmp_path / "out" / "video.mp4")
+    assert ended.err == ""
+
+
+@pytest.mark.parametrize("given", [f"00-{'a' * 32}-{'b' * 16}-00", "no such thing", None])
+def test_a_job_is_part_of_the_trace_of_the_environment_or_of_a_new_one(
+    run: Run, peer: Peer, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.delenv("TRACEPARENT", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TRACEPARENT", given)
+    ended = run("generate", photo, "--url", peer.url, "--output", tmp_path / "out", "--json")
+    done = json.loads(ended.out.splitlines()[-1])
+    received = done["provenance"]["received"]["traceparent"]
+    parent = TraceParent.parse(received)
+    assert parent is not None
+    assert parent.trace_id == done["trace_id"]
+    assert (received == given) == (given is not None and given.startswith("00-"))
+    assert parent.sampled == (received != given)
     assert ended.err == ""
 
 

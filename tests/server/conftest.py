@@ -162,6 +162,7 @@ def raw_job(
     *,
     request_id: str = "",
     parameters: dict[str, str | int] | None = None,
+    metadata: dict[str, str] | None = None,
     **tensors: np.ndarray,
 ) -> tuple[list[Event], str | None]:
     """A job past every check of our client: the events, and the error that ended the stream."""
@@ -178,7 +179,7 @@ def raw_job(
         inputs.append(tensor)
     events: list[Event] = []
     with triton.InferenceServerClient(url) as peer:
-        peer.start_stream(lambda result, error: answers.put((result, error)))
+        peer.start_stream(lambda result, error: answers.put((result, error)), headers=metadata)
         peer.async_stream_infer(
             "gen3c", inputs, request_id=request_id, parameters=parameters, enable_empty_final_response=True
         )

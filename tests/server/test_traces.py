@@ -1,6 +1,7 @@
 """Traces of jobs in the real server, as a collector gets them."""
 
 import itertools
+import re
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from gen3c_server.metrics import STAGES
 from tests.server.conftest import SmallJob, collect, picture, png, raw_job, run
 from tests.server.otlp import Collector, Span, collector
 from tests.server.test_metrics import log
+from tests.test_docs import DOCS, section
 
 STEPS, VIEWS = 2, 3
 NOBODY = "http://127.0.0.1:1/v1/traces"
@@ -66,6 +68,8 @@ def test_a_job_is_one_trace_across_all_models_under_the_caller_s_id(traced: tupl
     assert root.parent_id == parent.parent_id
     facts = {name: root.attributes[f"gen3c.{name}"] for name in ("outcome", "views", "frames", "media", "request_id")}
     assert facts == {"outcome": "completed", "views": VIEWS, "frames": 25, "media": VIEWS, "request_id": ""}
+    documented = re.findall(r"`(gen3c\.[a-z_]+)`", section(DOCS / "deployment.md", "Traces"))
+    assert {*root.attributes, "gen3c.code", "gen3c.job"} == set(documented)
     stages = children(spans, root)
     assert [span.name for span in stages] == ["queued", *STAGES]
     for before, after in itertools.pairwise(stages):
@@ -99,6 +103,15 @@ def test_the_log_names_the_trace_and_a_refused_job_has_one(traced: tuple[Embedde
     assert span.attributes["gen3c.job_id"] == line["job_id"]
     assert (span.attributes["gen3c.outcome"], span.attributes["gen3c.code"]) == ("invalid", "INVALID_ARG")
     assert "secret" not in str(span)
+
+
+def test_a_trace_may_come_as_the_metadata_of_the_call(traced: tuple[EmbeddedServer, Collector]) -> None:
+    server, found = traced
+    parent = TraceParent.new()
+    raw_job(server.grpc_url, b"{", [], request_id="metadata", metadata={"traceparent": str(parent)})
+    assert log(server, "metadata")[-1]["trace_id"] == parent.trace_id
+    (span,) = trace_of(found, parent.trace_id)
+    assert span.parent_id == parent.parent_id
 
 
 @pytest.mark.parametrize("sent", ["00-0-0-01", f"00-{'0' * 32}-{'1' * 16}-01", 7])
@@ -136,8 +149,8 @@ def test_a_cancelled_job_s_spans_end_with_it(traced: tuple[EmbeddedServer, Colle
     assert "decode" not in {span.name for span in spans}
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_gone_or_silent_costs_a_job_and_a_stop_nothing(built: Path) -> None:
-    """Measured against the same job in the same server, before any span has been sent."""
     silent = threading.Event()
     with collector(answers=silent) as found:
         for endpoint in (NOBODY, found.url):

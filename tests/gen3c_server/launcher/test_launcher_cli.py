@@ -43,6 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
         "GEN3C_THREADS",
         "GEN3C_DEVICE",
         "GEN3C_LOG_FORMAT",
+        "GEN3C_OTLP_ENDPOINT",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(launch, "build_now", lambda *_, **__: build)
@@ -205,4 +206,25 @@ def test_a_file_that_is_no_vggt_ends_the_start_at_once(started: list[ServeOption
     result = CliRunner().invoke(app, ["--vggt", str(tmp_path / "model.safetensors")])
     assert result.exit_code == 2
     assert "is no VGGT: aggregator.camera_token is missing" in result.stderr
+    assert not started
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_the_endpoint_of_traces_reaches_the_models(
+    started: list[ServeOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    url = "https://collector.example:4318/v1/traces"
+    if by == "environment":
+        monkeypatch.setenv("GEN3C_OTLP_ENDPOINT", url)
+    CliRunner().invoke(
+        app, ["--model-repository", str(tmp_path), *(["--otlp-endpoint", url] if by == "option" else [])]
+    )
+    [options] = started
+    assert options.environment["GEN3C_OTLP_ENDPOINT"] == url
+
+
+def test_an_endpoint_that_is_none_is_refused(started: list[ServeOptions]) -> None:
+    result = CliRunner().invoke(app, ["--otlp-endpoint", "collector:4317"])
+    assert result.exit_code == 2
+    assert "--otlp-endpoint is 'collector:4317'; legal: a full URL of OTLP over HTTP" in result.stderr
     assert not started
