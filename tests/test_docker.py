@@ -73,9 +73,10 @@ def test_the_images_are_built_from_every_package() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["server", "export"])
+@pytest.mark.parametrize("name", ["server", "export", "prometheus", "grafana"])
 def test_a_service_has_no_rights(name: str) -> None:
-    service = compose()["services"][name]
+    services = compose()["services"] | compose("compose.monitoring.yaml")["services"]
+    service = services[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -111,3 +112,20 @@ def test_the_file_for_gpus_adds_to_services_that_exist() -> None:
     declared = set(re.findall(r"^ARG (\w+)", (DOCKER / "Dockerfile").read_text(), re.M))
     assert set(arguments) <= declared
     assert (DOCKER / "requirements" / f"{arguments['FLAVOUR']}.txt").is_file()
+
+
+def test_monitoring_is_pinned_runs_as_nobody_and_has_no_password_of_ours() -> None:
+    services = compose("compose.monitoring.yaml")["services"]
+    assert set(services) == {"prometheus", "grafana"}
+    for service in services.values():
+        assert re.fullmatch(r"docker\.io/\w+/\w+:v?\d+\.\d+\.\d+", service["image"])
+        assert int(service["user"].partition(":")[0]) > 0
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        here = [volume for volume in service["volumes"] if volume.startswith("./")]
+        assert all(volume.endswith(":ro") and (DOCKER / volume.split(":")[0]).exists() for volume in here)
+    secret = services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
+    assert re.fullmatch(r"\$\{GRAFANA_PASSWORD:\?.*\}", secret)
+    volumes = {volume.split(":")[0] for service in services.values() for volume in service["volumes"]}
+    assert {volume for volume in volumes if not volume.startswith("./")} == set(
+        compose("compose.monitoring.yaml")["volumes"]
+    )

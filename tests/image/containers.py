@@ -70,7 +70,7 @@ def server(build: Build, built: str, name: str = "gen3c-test-server", *more: str
     """The service `server` of compose.yaml on free ports of the host; `more` are options of podman."""
     call("podman", "rm", "--force", "--ignore", name)
     image = build("server")
-    http, grpc, metrics, health = _free_ports(4)
+    http, grpc, metrics, health = free_ports(4)
     started = time.monotonic()
     ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", f"--health-port={health}"]
     ports.append("--host=127.0.0.1")
@@ -105,7 +105,7 @@ def job(build: Build, url: str, results: Path, *options: str, podman: Sequence[s
     ]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

@@ -16,6 +16,7 @@ from gen3c.presets import TINY
 from gen3c_server.json_lines import is_json_line
 from gen3c_server.launcher import EmbeddedServer
 from gen3c_server.metrics import FAMILIES, OUTCOMES, STAGES
+from tests.monitoring import OF_GPUS, alerts, queries
 from tests.server.conftest import SmallJob, picture, png, raw_job
 
 STEPS = 2
@@ -84,6 +85,12 @@ def test_all_series_are_there_with_their_help_and_kind(server: EmbeddedServer) -
         assert expected == {name for name in names if re.fullmatch(rf"{family.name}(_count|_sum)?(\{{.*)?", name)}
         buckets = [name for name in names if name.startswith(f"{family.name}_bucket")]
         assert len(buckets) == (len(labels) * (len(family.buckets) + 1) if family.buckets else 0)
+
+
+def test_triton_has_what_the_dashboard_asks_of_it(server: EmbeddedServer) -> None:
+    told = set(re.findall(r"^# TYPE (nv_\w+) ", exposition(server), re.MULTILINE))
+    asked = {name for query in (*queries(), *alerts()) for name in query.metrics if name.startswith("nv_")}
+    assert asked - told == OF_GPUS  # which are Triton's own names of what is not here: its documentation
 
 
 def test_a_completed_job_is_measured_and_logged(server: EmbeddedServer) -> None:
