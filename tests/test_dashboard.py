@@ -106,3 +106,8 @@ def test_grafana_finds_its_dashboard_and_prometheus() -> None:
     files = {Path(there): FOLDER.parent / here for here, there in mounts.items() if here.startswith("./")}
     assert files[configured] == FOLDER / "prometheus.yml"
     assert files[configured.parent / "alerts.yml"] == FOLDER / "alerts.yml"
+
+
+def test_every_alert_is_documented_and_no_other() -> None:
+    table = section(DOCS / "containers.md", "Monitoring")
+    assert re.findall(r"^\| `(Gen3c\w+)` \|", table, re.MULTILINE) == [query.place for query in alerts()]
