@@ -1,5 +1,7 @@
 """The `conditioner` model: one view of one chunk, rendered, encoded and folded. Imported inside the server only."""
 
+import logging
+
 import triton_python_backend_utils as pb_utils
 
 from gen3c.conditioning import ViewConditioner
@@ -16,6 +18,7 @@ class ConditionerModel:
     """Base of the model's `TritonPythonModel`."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        logging.basicConfig(format="conditioner %(levelname)s %(message)s")
         serving = Serving.of(args)
         serving.settings.apply_threads()
         self._device = serving.settings.device
