@@ -56,7 +56,7 @@ def _ok(request: Any, spec: JobSpec, _argument: str) -> Iterator[Response]:
         "cameras": [t.as_numpy().tolist() for t in tensors],
         "geometry": [len(g) for g in _bytes(request, "GEOMETRY")],
         "spec": spec.model_dump(),
-        "traceparent": json.loads(request.parameters())["traceparent"],
+        "traceparent": json.loads(request.parameters() or "{}").get("traceparent"),
     }
     for step in range(3):
         yield Progress(stage="denoise", step=step + 1, total=3, eta_s=float(2 - step)), b""
