@@ -22,8 +22,12 @@ def arena() -> Path:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository of `tiny` for a CPU, as a user builds it, once for all tests: copy it before you change it."""
-    out = tmp_path_factory.mktemp("built")
+    """The repository of `tiny` for a CPU, once for all tests: copy it before you change it."""
+    return build_tiny(tmp_path_factory.mktemp("built"))
+
+
+def build_tiny(out: Path) -> Path:
+    """The repository of `tiny` for a CPU in `out`, as a user builds it."""
     command = [sys.executable, "-m", "gen3c_export", "build", "--out", str(out)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GEN3C_")}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)

@@ -16,6 +16,7 @@ from typing import IO, Any
 import pytest
 from gen3c_client.transport import Client
 
+from tests.conftest import build_tiny
 from tests.image.containers import free_ports
 from tests.monitoring import FOLDER, OF_GPUS, alerts, queries
 from tests.server.conftest import SmallJob, run
@@ -58,9 +59,10 @@ def require_prometheus() -> None:
 
 
 @pytest.fixture(scope="module")
-def serving(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """`gen3c serve`; its ports by the names of prometheus.yml, and its gRPC address."""
     require_prometheus()
+    built = build_tiny(tmp_path_factory.mktemp("build"))
     names = ("http-port", "grpc-port", "metrics-port", "health-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     log = tmp_path_factory.mktemp("serve") / "log"
