@@ -19,6 +19,8 @@ from tests.deploy.chart import (
     Refused,
     Rendered,
     Values,
+    containers,
+    environment,
     merged,
     profile,
     render,
@@ -186,6 +188,19 @@ def test_claims_stay_when_the_release_goes(rendered_cases: dict[tuple[str, str],
     assert [claim["metadata"]["name"] for claim in claims] == ["demo-gen3c-build", "demo-gen3c-checkpoints"]
     assert all(claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for claim in claims)
     assert rendered_cases[GPU_PROFILES[0], "existing claims"][1].of("PersistentVolumeClaim") == []
+
+
+def test_the_script_of_the_download_has_its_variables(
+    rendered_cases: dict[tuple[str, str], tuple[Values, Rendered]],
+) -> None:
+    rendered = rendered_cases[GPU_PROFILES[0], "download"][1]
+    (container,) = [one for one in containers(rendered) if one["name"] == "checkpoints"]
+    used = set(re.findall(r"\$\{?([A-Z_0-9]+)", rendered.one("ConfigMap")["data"]["checkpoints.sh"]))
+    own = {name for name in {one["name"] for one in container["env"]} if not name.startswith("HF_")}
+    assert used == own
+    assert environment(container, "GEN3C_CHECKPOINTS") == "/checkpoints/gen3c-7b"
+    assert environment(container, "PUBLISHED").startswith("/checkpoints/")
+    assert environment(container, "HF_TOKEN") == {"secretKeyRef": {"name": "hub", "key": "token"}}
 
 
 def test_the_export_job_comes_before_the_release(

@@ -127,6 +127,8 @@ imagePullSecrets:
   env:
     - {name: PRESET, value: {{ .Values.preset }}}
     - {name: PUBLISHED, value: /checkpoints/.published}
+    - {name: HF_HUB_DISABLE_UPDATE_CHECK, value: "1"}
+    - {name: HF_HUB_DISABLE_TELEMETRY, value: "1"}
     {{- include "gen3c.checkpointsEnv" . | nindent 4 }}
     {{- range $name := list "transformer" "tokenizer" "vggt" }}
     {{- with index $download $name }}
