@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+import kubernetes_validate
 import numpy as np
 import pytest
 import torch
@@ -39,7 +40,8 @@ from gen3c_server.launcher.health_server import PAGES
 from gen3c_server.launcher.status import CAUSES, FIGURES
 from gen3c_server.metrics import FAMILIES, JOB_BUCKETS, OUTCOMES, STAGE_BUCKETS, STAGES, STEP_BUCKETS
 from gen3c_server.settings import Deployment
-from tests import docker_commands
+from tests import cluster_commands, docker_commands
+from tests.deploy import chart
 from tests.gen3c.exported.samples import manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +57,7 @@ EXPORT_COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": repository_cli.inspect,
     "clean": repository_cli.clean,
 }
+ELSEWHERE = {*docker_commands.WORDS, *cluster_commands.WORDS}  # commands that have a test of their own
 WITHOUT = {"--seed": "a fresh one"}  # what it is without an option that has no default
 
 # A make that runs these tests hands its own flags and level on; and commands for a GPU are not to start here.
@@ -121,7 +124,7 @@ def save_empty_build(folder: Path) -> None:
     manifest(target=chosen, version=version("gen3c-triton")).model_copy(update={"preset": preset}).write(folder)
 
 
-@pytest.mark.parametrize("command", [one for one in commands() if one.words[0] not in docker_commands.WORDS], ids=str)
+@pytest.mark.parametrize("command", [one for one in commands() if one.words[0] not in ELSEWHERE], ids=str)
 def test_a_command_of_the_documents_is_one_that_works(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +213,27 @@ def check_arguments(target: str, words: list[str], folder: Path) -> None:
             verbs.commands[name].make_context(name, words)
 
 
+@pytest.mark.parametrize("command", [one for one in commands() if one.words[0] in cluster_commands.WORDS], ids=str)
+def test_a_command_for_clusters_fits_the_chart(command: Command) -> None:
+    match command.words:
+        case ("helm", *arguments):
+            cluster_commands.check_helm(arguments)
+        case ("kubectl", *arguments):
+            cluster_commands.check_kubectl(arguments)
+
+
+def test_the_manifests_for_operators_fit_the_chart() -> None:
+    rule, pod = (yaml.safe_load(block) for block in blocks(DOCS / "operate.md", "yaml"))
+    assert [one["name"]["as"] for one in rule["rules"]] == [chart.DEFAULTS["autoscaling"]["metric"]]
+    kubernetes_validate.validate(pod, chart.KUBERNETES[-1], strict=True)
+    release = chart.render(chart.profile("values-cpu.yaml"), name="gen3c")
+    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"]["volumes"]]
+    assert claims == [one["metadata"]["name"] for one in release.of("PersistentVolumeClaim")]
+    (container,) = pod["spec"]["containers"]
+    tag = container["image"].rpartition(":")[2]
+    assert tag == version("gen3c-triton")
+
+
 def test_the_verbs_of_make_that_the_documents_name_exist() -> None:
     named = {verb for path in DOCUMENTS for verb in re.findall(r"(?:`|^ {4})make ([a-z-]+)", path.read_text(), re.M)}
     assert {"demo", "install", "serve"} <= named
@@ -237,7 +261,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_named_in_code_spans_exist(document: Path) -> None:
     """Those with a folder in front: `gen3c/fusion.py`."""
-    tops = "gen3c|gen3c_export|gen3c_server|gen3c_client|model_repository|training|benchmarks|tests|docs|docker"
+    tops = "gen3c|gen3c_export|gen3c_server|gen3c_client|model_repository|training|benchmarks|tests|docs|docker|deploy"
     for name in re.findall(rf"`((?:{tops})/[\w./]*)`", document.read_text()):
         assert (ROOT / name).exists() or (ROOT / "client" / name).exists(), name
 

@@ -3,8 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,15 +11,17 @@ from typing import Any
 
 import yaml
 
+from tests.deploy.values import Values, merged
+
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "gen3c"
 PROFILES = tuple(sorted(path.name for path in CHART.glob("values-*.yaml")))
 GPU_PROFILES = tuple(name for name in PROFILES if "cpu" not in name)
+DEFAULTS: Values = yaml.safe_load((CHART / "values.yaml").read_text())
 RELEASE, NAMESPACE = "demo", "video"
 KUBERNETES = ("1.27", "1.31", "1.37")  # the oldest that Chart.yaml admits, one between, the latest that has schemas
 
 Manifest = dict[str, Any]
-Values = dict[str, Any]
 
 SHARED = {"accessModes": ["ReadWriteMany"]}
 FEATURES: dict[str, Values] = {
@@ -134,18 +135,6 @@ def environment(container: Manifest, name: str) -> Any:
     return (found[0].get("value") or found[0]["valueFrom"]) if found else None
 
 
-def merged(*layers: Mapping[str, Any]) -> Values:
-    """As Helm lays one file of values over another."""
-    result: Values = {}
-    for layer in layers:
-        for key, value in layer.items():
-            under = result.get(key)
-            result[key] = (
-                merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else deepcopy(value)
-            )
-    return result
-
-
 def profile(name: str) -> Values:
     """The values of a file of the chart."""
     values = yaml.safe_load((CHART / name).read_text())
@@ -153,11 +142,14 @@ def profile(name: str) -> Values:
     return values
 
 
-def render(*layers: Mapping[str, Any], name: str = RELEASE, kube_version: str = "v1.31.0") -> Rendered:
-    """Raises Refused if Helm does."""
+def render(
+    *layers: Mapping[str, Any], name: str = RELEASE, expressions: Sequence[str] = (), kube_version: str = "v1.31.0"
+) -> Rendered:
+    """`expressions` are of `--set`. Raises Refused if Helm does."""
     request = {
         "chart": str(CHART),
         "values": merged(*layers),
+        "set": expressions,
         "name": name,
         "namespace": NAMESPACE,
         "kube_version": kube_version,

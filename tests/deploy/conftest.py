@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.deploy.chart import CASES, FEATURES, GPU_FEATURES, Rendered, Values, merged, profile, render
+from tests.deploy.chart import CASES, FEATURES, GPU_FEATURES, Rendered, profile, render
+from tests.deploy.values import Values, merged
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,15 @@ from typing import Any
 
 import helm_python
 
+from tests.deploy.values import merged
+
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Lints and renders `chart` with `values`; the manifests by template, or what Helm refuses them with."""
+    """Lints and renders `chart` with `values` and `--set` over them: manifests by template, or why Helm refuses."""
     chart, values = request["chart"], request["values"]
     try:
+        for expression in request["set"]:
+            values = merged(values, helm_python.parse_set_string(expression))
         with helm_python.Chart.load(chart) as loaded:
             rendered = loaded.render(values, name=request["name"], namespace=request["namespace"])
     except helm_python.HelmError as error:

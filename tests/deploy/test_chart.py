@@ -9,8 +9,9 @@ import kubernetes_validate
 import pytest
 
 from gen3c_server.settings import Deployment
-from tests.deploy.chart import KUBERNETES, PROFILES, Rendered, Values, containers, environment, mounted
+from tests.deploy.chart import KUBERNETES, PROFILES, Rendered, containers, environment, mounted
 from tests.deploy.programs import program, understand
+from tests.deploy.values import Values
 
 CUSTOM = {"PodMonitor", "ScaledObject"}  # kinds that Kubernetes itself does not know
 VARIABLES = {"GEN3C_CHECKPOINTS", "GEN3C_THREADS"}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.deploy.chart import GPU_PROFILES, PROFILES, Rendered, Values, containers, mounted, profile, render
+from tests.deploy.chart import GPU_PROFILES, PROFILES, Rendered, containers, mounted, profile, render
+from tests.deploy.values import Values
 
 UID = 10001  # docker/Dockerfile
 

@@ -18,13 +18,12 @@ from tests.deploy.chart import (
     ROOT,
     Refused,
     Rendered,
-    Values,
     containers,
     environment,
-    merged,
     profile,
     render,
 )
+from tests.deploy.values import Values, merged
 
 CPU, GPU = profile("values-cpu.yaml"), profile(GPU_PROFILES[0])
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
