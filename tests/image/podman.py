@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-TOOLS = ("buildah", "podman", "runc", "debootstrap")
+TOOLS = ("buildah", "podman", "runc", "catatonit", "debootstrap")
 # Ports of the host and bounded limits: neither a bridge nor the default limits can be had everywhere.
 RUN = ["podman", "--runtime", "runc", "run", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
 UID = 10001
