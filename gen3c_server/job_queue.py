@@ -54,8 +54,8 @@ class Job:
 class JobQueue:
     """Runs jobs one after another on `workers` threads; at most `queued` wait.
 
-    `tokens` tell others of the jobs. Once they say that the server drains, all jobs are stopped; that and a restart
-    refuse new ones and those that wait.
+    `tokens` tell others of the jobs. Once they say that the server drains, all jobs are stopped; that, a restart and
+    a closed server refuse new ones and those that wait.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class JobQueue:
         with self._changed:
             if self._tokens.is_restarting():
                 raise _restarting()
-            if self._closed or self._tokens.is_draining():
+            if self._closed or self._tokens.is_draining() or self._tokens.is_closed():
                 raise JobError(
                     "UNAVAILABLE",
                     "The server is shutting down; try another one, or again later.",
@@ -156,6 +156,7 @@ class JobQueue:
                 if self._closed and not self._waiting and not self._running:
                     return
                 draining, restarting = self._tokens.is_draining(), self._tokens.is_restarting()
+                closed = self._tokens.is_closed()
                 now = time.monotonic()
                 for job in (*self._running, *self._waiting):
                     if job.stream.is_cancelled():
@@ -164,6 +165,8 @@ class JobQueue:
                         self._stop(job, _restarting())
                     elif draining:
                         self._stop(job, _shutting_down())
+                    elif closed and job.started is None:
+                        self._stop(job, _closed())
                     elif job.started is not None and now - job.started > job.timeout_s:
                         self._stop(job, JobError("DEADLINE", f"The job took more than {job.timeout_s:g} seconds."))
                 dropped = [job for job in self._waiting if job.should_stop()]
@@ -193,6 +196,14 @@ class JobQueue:
 
 def _shutting_down() -> JobError:
     return JobError("CANCELLED", "The server is shutting down; the job was stopped.", reason="shutdown")
+
+
+def _closed() -> JobError:
+    return JobError(
+        "UNAVAILABLE",
+        "The server is about to stop, and the job had not begun; send it again, to another one or later.",
+        reason="shutdown",
+    )
 
 
 def _restarting() -> JobError:

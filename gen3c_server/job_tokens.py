@@ -15,7 +15,7 @@ class JobTokens:
 
     def __init__(self, run_dir: Path) -> None:
         self._jobs, self._cancel = run_dir / "jobs", run_dir / "cancel"
-        self._drain, self._restart = run_dir / "drain", run_dir / "restart"
+        self._drain, self._restart, self._closed = run_dir / "drain", run_dir / "restart", run_dir / "closed"
         self._progress = run_dir / "progress-made"
 
     def add(self, job_id: str) -> None:
@@ -41,6 +41,10 @@ class JobTokens:
     def is_draining(self) -> bool:
         """Whether all jobs should stop."""
         return self._drain.exists()
+
+    def is_closed(self) -> bool:
+        """Whether the server will be stopped: no job should begin any more."""
+        return self._closed.exists()
 
     def is_restarting(self) -> bool:
         """Whether the server has failed and will be started again: no job should begin any more."""

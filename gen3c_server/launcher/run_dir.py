@@ -1,6 +1,7 @@
 """The scratch folder of one server, and the token files in it that launcher and models share.
 
 <run_dir>/drain      while it exists, models stop running jobs soon and refuse new ones
+<run_dir>/closed     while it exists, models refuse new jobs and those that wait; made by `gen3c drain`
 <run_dir>/restart    a failed server is about to be restarted: as drain, but running jobs go on until that is there, too
 <run_dir>/jobs/      one file a job that has not ended, kept by the job model; it holds the id of the job's process
 <run_dir>/progress-made   touched by the job model whenever a job begins or gets on
@@ -23,7 +24,7 @@ from gen3c_server.launcher.guard import has_ended
 from gen3c_server.launcher.security import TRUSTED_CLIENTS
 
 VARIABLE = "GEN3C_RUN_DIR"
-LOCK = "gen3c.lock"
+LOCK, CLOSED = "gen3c.lock", "closed"
 
 
 class RunDirectory:
@@ -70,12 +71,16 @@ class RunDirectory:
         return self.path / "restart"
 
     @property
+    def closed(self) -> Path:
+        return self.path / CLOSED
+
+    @property
     def log(self) -> Path:
         return self.path / "triton.log"
 
     def running_jobs(self) -> int:
         """How many jobs the models say have not ended, but for those whose process is dead."""
-        return sum(_is_alive(path) for path in self.jobs.iterdir()) if self.jobs.is_dir() else 0
+        return running_jobs(self.path)
 
     def makes_progress(self, within_s: float) -> bool:
         """Whether there are jobs, and one of them has got on in the last `within_s` seconds."""
@@ -122,8 +127,23 @@ class RunDirectory:
     def _remove_ours(self) -> None:
         for name in ("backends", "lib", "jobs", "cancel", "progress", "tmp"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for file in (self.drain, self.restart, self.path / "progress-made", self.path / TRUSTED_CLIENTS):
+        tokens = (self.drain, self.restart, self.closed, self.path / "progress-made")
+        for file in (*tokens, self.path / TRUSTED_CLIENTS):
             file.unlink(missing_ok=True)
+
+
+def running_jobs(run_dir: Path) -> int:
+    """As of a RunDirectory, for who does not own it."""
+    jobs = run_dir / "jobs"
+    return sum(_is_alive(path) for path in jobs.iterdir()) if jobs.is_dir() else 0
+
+
+def close_to_jobs(run_dir: Path) -> bool:
+    """Have the server of this folder refuse jobs that have not begun. False if the folder is no server's."""
+    if not (run_dir / LOCK).exists():
+        return False
+    (run_dir / CLOSED).touch()
+    return True
 
 
 def _is_alive(job: Path) -> bool:

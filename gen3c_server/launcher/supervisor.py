@@ -98,6 +98,8 @@ class Supervisor:
             )
         while not self._signals.stop():
             server.check()
+            if server.run.closed.exists():
+                self._status.unready("The server is about to stop and takes no new job.")
             if canaries is not None:
                 canaries.poll()
             time.sleep(WATCH_S)

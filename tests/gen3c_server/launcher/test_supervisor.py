@@ -262,3 +262,14 @@ def test_a_busy_port_of_the_launchers_pages_is_named(probe_repository: Path) -> 
         f"Port {port} (health) on 127.0.0.1 is in use by another program. Stop it, or choose another port with "
         "--health-port (0 takes a free one)."
     ]
+
+
+def test_a_closed_server_is_not_ready(start_serving: Start) -> None:
+    serving = start_serving()
+    (serving.run_dir / "closed").touch()
+    why, _ = serving.wait_for_page("/ready", 503, SEEN_S)
+    assert why == "The server is about to stop and takes no new job.\n"
+    assert serving.page("/live")[0] == serving.page("/started")[0] == 200
+    run_dir = serving.run_dir
+    end(serving)
+    assert not (run_dir / "closed").exists()
