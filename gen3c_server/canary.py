@@ -8,7 +8,7 @@ import numpy as np
 from gen3c_client.connection import Access
 from gen3c_client.contract import Done, Error, parse_event
 
-from gen3c_server.launcher.errors import UnansweredError
+from gen3c_server.unanswered import UnansweredError
 
 TIMEOUT_S = 60.0
 

@@ -1,8 +1,10 @@
 """Imports run one way: gen3c <- gen3c_export, gen3c_server <- model_repository; gen3c_client stands alone."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,23 @@ def test_imports_run_one_way(folder: str) -> None:
 def test_the_client_needs_no_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; sys.modules['diffusers'] = None; import gen3c_client.cli"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_health_check_needs_the_clients_packages_alone() -> None:
+    """The client's image makes it, too."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = [re.match(r"\w+", one)[0] for one in extras["serve"]]  # type: ignore[index]
+    modules = [{"pillow": "PIL", "pyyaml": "yaml"}.get(name, name) for name in names]
+    code = f"import sys; sys.modules.update(dict.fromkeys({modules})); from gen3c_client.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "health", "--url", "127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("The probe of the server at 127.0.0.1:1 failed")
 
 
 def test_model_files_hold_no_logic() -> None:

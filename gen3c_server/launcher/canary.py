@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from gen3c_server.launcher.errors import ServerError, UnansweredError
+from gen3c_server.launcher.errors import ServerError
 from gen3c_server.launcher.options import ServeOptions
 from gen3c_server.launcher.status import Status
+from gen3c_server.unanswered import UnansweredError
 
 Canary = Callable[[str, float], object]
 """Makes one real inference on the gRPC server at `host:port` within so many seconds.

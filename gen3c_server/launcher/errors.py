@@ -20,7 +20,3 @@ class ServerError(Exception):
 
 class StartInterruptedError(Exception):
     """A stop was asked for before the server was ready."""
-
-
-class UnansweredError(RuntimeError):
-    """A canary was not answered in time, or was put off: no proof of a fault as long as jobs make progress."""

@@ -18,8 +18,8 @@ from gen3c_client.connection import Access
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gen3c_server.launcher.canary import Canary
-from gen3c_server.launcher.errors import UnansweredError
 from gen3c_server.launcher.security import Security
+from gen3c_server.unanswered import UnansweredError
 
 CONFIG = """
 backend: "python"

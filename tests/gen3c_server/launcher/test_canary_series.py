@@ -13,8 +13,8 @@ import pytest
 
 from gen3c_server.launcher import ServeOptions, ServerError
 from gen3c_server.launcher.canary import MOST_INTERVALS, CanarySeries
-from gen3c_server.launcher.errors import UnansweredError
 from gen3c_server.launcher.status import Status
+from gen3c_server.unanswered import UnansweredError
 
 INTERVAL_S = 0.1
 
