@@ -222,6 +222,12 @@ def test_a_command_for_clusters_fits_the_chart(command: Command) -> None:
             cluster_commands.check_kubectl(arguments)
 
 
+def test_every_alert_is_explained_and_no_other() -> None:
+    named = re.findall(r"^\| `(\w+)` \|", section(DOCS / "operate.md", "Alerts"), re.MULTILINE)
+    groups = yaml.safe_load((ROOT / "docker" / "monitoring" / "alerts.yml").read_text())["groups"]
+    assert named == [rule["alert"] for group in groups for rule in group["rules"]]
+
+
 def test_the_manifests_for_operators_fit_the_chart() -> None:
     rule, pod = (yaml.safe_load(block) for block in blocks(DOCS / "operate.md", "yaml"))
     assert [one["name"]["as"] for one in rule["rules"]] == [chart.DEFAULTS["autoscaling"]["metric"]]

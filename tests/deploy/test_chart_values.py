@@ -6,6 +6,7 @@ import tomllib
 from typing import Any
 
 import pytest
+import yaml
 
 from gen3c.exported.manifest import TARGETS
 from gen3c.presets import PRESETS
@@ -271,9 +272,13 @@ def test_prometheus_is_told_both_ports(rendered_cases: dict[tuple[str, str], tup
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     ports = {port["name"] for port in rendered.server()["ports"]}
     endpoints = monitor["spec"]["podMetricsEndpoints"]
-    assert [one["port"] for one in endpoints] == ["metrics", "health"]
-    assert {one["port"] for one in endpoints} <= ports
+    assert {one["port"] for one in endpoints} == {"metrics", "health"} <= ports
     assert all(one["path"] == "/metrics" for one in endpoints)
+    jobs = {one["port"]: [label["replacement"] for label in one["relabelings"]] for one in endpoints}
+    shipped = yaml.safe_load((ROOT / "docker" / "monitoring" / "prometheus.yml").read_text())["scrape_configs"]
+    named = {int(one["static_configs"][0]["targets"][0].rpartition(":")[2]): one["job_name"] for one in shipped}
+    # Alerts and dashboard that ship look for these names.
+    assert jobs == {"metrics": [named[8002]], "health": [named[8003]]}
 
 
 def test_traces_go_where_they_are_told_to(rendered_cases: dict[tuple[str, str], tuple[Values, Rendered]]) -> None:
