@@ -222,6 +222,24 @@ def test_a_command_for_clusters_fits_the_chart(command: Command) -> None:
             cluster_commands.check_kubectl(arguments)
 
 
+def test_the_sizes_for_operators_are_those_that_were_measured() -> None:
+    text = section(DOCS / "operate.md", "Sizing") + section(DOCS / "operate.md", "Cold start")
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    # A job's seconds and memory, the start, and what it takes to compile each network.
+    for said, measured in (
+        ("294 s on an H200", "- wall time 294.4 s"),
+        ("46.9 GiB", "- GPU memory of all processes: 46.9 GiB at most"),
+        ("42 s on an H200", "- ready 41.8 s after the start"),
+        ("238 s for the transformer", "| dit | 238 | 14.48 |"),
+        ("84 to 91 s", "| video_encoder | 84 |"),
+        ("84 to 91 s", "| video_decoder | 91 |"),
+        ("7.9 with `--fp8`", "| dit, fp8 | 188 | 7.91 |"),
+        ("16 GB for 200", "| 200 | 11.603 | 15.01 | 8.75 | 40.63 | 12.008 | 16.00 |"),
+    ):
+        assert said in text
+        assert measured in results
+
+
 def test_every_alert_is_explained_and_no_other() -> None:
     named = re.findall(r"^\| `(\w+)` \|", section(DOCS / "operate.md", "Alerts"), re.MULTILINE)
     groups = yaml.safe_load((ROOT / "docker" / "monitoring" / "alerts.yml").read_text())["groups"]
