@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -151,13 +151,15 @@ def hello(name: str = "you") -> None:
 
 
 @pytest.fixture
-def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     entries = {
         "hello": EntryPoint("hello", f"{__name__}:hello", cli.COMMAND_GROUP),
         "serve": EntryPoint("serve", "gen3c_no_such_module:serve", cli.COMMAND_GROUP),
     }
     monkeypatch.setattr(cli, "_plugins", lambda: entries)
     cli._load_plugin.cache_clear()
+    yield
+    cli._load_plugin.cache_clear()  # other tests know other plugins
 
 
 @pytest.mark.usefixtures("plugins")
