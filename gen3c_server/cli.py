@@ -17,6 +17,7 @@ from gen3c_server.launcher import serve as run_server
 from gen3c_server.launcher.security import Security
 from gen3c_server.launcher.serve import PREFLIGHT
 from gen3c_server.launcher.server import to_stderr, to_stdout_as_json
+from gen3c_server.launcher.stop_signals import ending_by_signal
 from gen3c_server.traces import check_endpoint
 
 
@@ -89,12 +90,14 @@ def serve(
         float, typer.Option(min=1, help="Seconds that such an inference may take, unless jobs make progress.")
     ] = 60.0,
     stall_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds without any progress after which jobs are no excuse any more.")
+        float, typer.Option(min=1, help="Seconds without progress of any job after which the server has failed.")
     ] = 900.0,
     restarts: Annotated[
         int, typer.Option(min=0, help="Restarts of a failed server within --restart-window at most.")
     ] = 3,
-    restart_window: Annotated[float, typer.Option(min=1, help="Seconds in which restarts are counted.")] = 600.0,
+    restart_window: Annotated[
+        float, typer.Option(min=1, help="Seconds of service in which restarts are counted.")
+    ] = 600.0,
     restart_grace: Annotated[
         float, typer.Option(min=0, help="Seconds that running jobs have to end before a restart.")
     ] = 10.0,
@@ -166,7 +169,8 @@ def serve(
     try:
         if otlp_endpoint:
             check_endpoint(otlp_endpoint)
-        chosen = plan(Wishes(preset, model_repository, deployment, checkpoints, vggt, threads, device), say)
+        with ending_by_signal(say):  # it may export networks, for a minute
+            chosen = plan(Wishes(preset, model_repository, deployment, checkpoints, vggt, threads, device), say)
     except (ValueError, PreflightError) as error:
         say(str(error))
         raise typer.Exit(PREFLIGHT) from None

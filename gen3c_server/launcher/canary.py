@@ -107,5 +107,4 @@ class CanarySeries:
                 self._say(f"{call.failure} Jobs make progress meanwhile, so the server goes on.")
             self._told_of_busy = True
             return
-        self._status.canary_failed()
         raise ServerError(f"A canary failed: {call.failure}", "canary_failed") from call.failure

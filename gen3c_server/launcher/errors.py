@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-Cause = Literal["process_died", "canary_failed", "server_died"]
-"""What ended a server: a model's process, an inference that failed, or Triton itself."""
+Cause = Literal["process_died", "canary_failed", "jobs_stalled", "server_died"]
+"""What ended a server: a model's process, an inference that failed, jobs that did not get on, or Triton itself."""
 
 
 class PreflightError(Exception):

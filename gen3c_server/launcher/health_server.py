@@ -54,6 +54,10 @@ def _answers(status: Status) -> dict[str, Callable[[], Answer]]:
     def sentence(code: int, text: str) -> Answer:
         return code, TEXT, f"{text}\n".encode()
 
+    def live() -> Answer:
+        at_work = status.is_live
+        return sentence(200, "The launcher is at work.") if at_work else sentence(503, "The launcher hangs.")
+
     def started() -> Answer:
         return sentence(200, "The server has started.") if status.has_started else ready()
 
@@ -62,7 +66,7 @@ def _answers(status: Status) -> dict[str, Callable[[], Answer]]:
         return sentence(200, "The server is ready.") if why_not is None else sentence(503, why_not)
 
     pages = (
-        lambda: sentence(200, "The launcher is at work."),
+        live,
         started,
         ready,
         lambda: (200, CONTENT_TYPE_LATEST, status.exposition()),

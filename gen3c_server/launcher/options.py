@@ -34,8 +34,9 @@ class ServeOptions:
     min_shm_bytes: free bytes that /dev/shm must have; tensors between server and models live there.
     canary_interval_s: seconds between the end of a canary and the next one; 0 makes only the first.
     canary_timeout_s: seconds that a canary may take; the first may take what is left of the start timeout.
-    stall_timeout_s: seconds without progress of any job after which a canary that is not answered is a failure.
-    restarts: how often a server that failed is started again within `restart_window_s`; then the launch has failed.
+    stall_timeout_s: seconds of jobs without progress after which the server has failed.
+    restarts: how often a server that failed is started again within `restart_window_s` of service; then the
+        launch has failed.
     restart_grace_s: seconds that running jobs get to end before a restart.
     security: TLS, and who may call what.
     """

@@ -5,6 +5,7 @@
 <run_dir>/restart    a failed server is about to be restarted: as drain, but running jobs go on until that is there, too
 <run_dir>/jobs/      one file a job that has not ended, kept by the job model; it holds the id of the job's process
 <run_dir>/progress-made   touched by the job model whenever a job begins or gets on
+<run_dir>/shm-prefix how the names of the server's shared memory begin
 <run_dir>/client-ca.pem   whose certificates Triton trusts, with mutual TLS
 <run_dir>/gen3c.lock      held by the launcher
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,11 +22,12 @@ from pathlib import Path
 
 from gen3c_server.launcher.errors import PreflightError
 from gen3c_server.launcher.find import STUB, TritonInstall
-from gen3c_server.launcher.guard import has_ended
+from gen3c_server.launcher.guard import has_ended, remove_shared_memory
 from gen3c_server.launcher.security import TRUSTED_CLIENTS
 
 VARIABLE = "GEN3C_RUN_DIR"
 LOCK, CLOSED = "gen3c.lock", "closed"
+SHM_PREFIX = re.compile(r"gen3c-\d+-[0-9a-f]{8}-")
 
 
 class RunDirectory:
@@ -54,7 +57,10 @@ class RunDirectory:
         except OSError as error:
             self._lock.close()
             raise PreflightError(f"The run directory {self.path} is in use by another gen3c server.") from error
-        # What a killed launcher may have left in a folder that is used again.
+        # What a killed launcher may have left in a folder that is used again. Memory, too: where a whole container is
+        # killed, the guard is among the dead, and a volume at /dev/shm outlives it.
+        if SHM_PREFIX.fullmatch(prefix := self._shm_prefix_left()):
+            remove_shared_memory(prefix)
         self._remove_ours()
         self.jobs.mkdir()
 
@@ -77,6 +83,16 @@ class RunDirectory:
     @property
     def log(self) -> Path:
         return self.path / "triton.log"
+
+    def note_shared_memory(self, prefix: str) -> None:
+        """Keeps how the names of the server's shared memory begin, for whoever uses the folder after a kill."""
+        (self.path / "shm-prefix").write_text(prefix)
+
+    def _shm_prefix_left(self) -> str:
+        try:
+            return (self.path / "shm-prefix").read_text()
+        except FileNotFoundError:
+            return ""
 
     def running_jobs(self) -> int:
         """How many jobs the models say have not ended, but for those whose process is dead."""
@@ -127,7 +143,7 @@ class RunDirectory:
     def _remove_ours(self) -> None:
         for name in ("backends", "lib", "jobs", "cancel", "progress", "tmp"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        tokens = (self.drain, self.restart, self.closed, self.path / "progress-made")
+        tokens = (self.drain, self.restart, self.closed, self.path / "progress-made", self.path / "shm-prefix")
         for file in (*tokens, self.path / TRUSTED_CLIENTS):
             file.unlink(missing_ok=True)
 

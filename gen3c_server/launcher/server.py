@@ -80,13 +80,14 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         options = self.options
         check_platform()
-        install = find_triton(options.triton)
-        libpython = check_machine(install, options.min_shm_bytes)
-        check_flags(install.binary, options.triton_flags)
-        check_repository(options.model_repository)
-        self.ports: Ports = reserve_ports(options)
         self.run = RunDirectory(options.run_dir)
         try:
+            install = find_triton(options.triton)
+            libpython = check_machine(install, options.min_shm_bytes)
+            check_flags(install.binary, options.triton_flags)
+            check_repository(options.model_repository)
+            self.ports: Ports = reserve_ports(options)
+            self.run.note_shared_memory(self.shm_prefix)
             self.log_path: Path = (options.log_path or self.run.log).resolve()
             environment = server_environment(
                 Path(sys.prefix), self.run.library_path(libpython), self.run.path, dict(options.environment)
@@ -105,6 +106,9 @@ class EmbeddedServer:
             self.process = ServerProcess(
                 command, environment, self.log_path, self.shm_prefix, self.run.path if self.run.temporary else None
             )
+        except PreflightError:
+            self.run.remove()
+            raise
         except OSError as error:
             self.run.remove()
             raise PreflightError(f"The server cannot be started: {error}.") from error

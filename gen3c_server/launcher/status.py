@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -33,7 +34,10 @@ READY = Figure("gen3c_server_ready", "gauge", "1 while jobs are taken, else 0.")
 RESTARTS = Figure("gen3c_server_restarts_total", "counter", "Restarts of Triton, by cause.", "cause")
 CANARY_FAILURES = Figure("gen3c_canary_failures_total", "counter", "Canaries that failed.")
 CANARY_DURATION = Figure("gen3c_canary_duration_seconds", "histogram", "Seconds of a canary that succeeded.")
-FIGURES = (READY, RESTARTS, CANARY_FAILURES, CANARY_DURATION)
+START_TIME = Figure("gen3c_launcher_start_time_seconds", "gauge", "When the launcher began, in seconds since 1970.")
+FIGURES = (READY, START_TIME, RESTARTS, CANARY_FAILURES, CANARY_DURATION)
+# The supervisor beats several times a second but while it kills a server.
+BEAT_WITHIN_S = 120.0
 
 
 class Status:
@@ -41,6 +45,7 @@ class Status:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._start_time, self._beat = time.time(), time.monotonic()
         self._started = False
         self._why_not: str | None = "The server is starting."
         self._restarts = dict.fromkeys(CAUSES, 0)
@@ -73,6 +78,17 @@ class Status:
         with self._lock:
             self._canary_failures += 1
 
+    def beat(self) -> None:
+        """The supervisor is at work."""
+        with self._lock:
+            self._beat = time.monotonic()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the supervisor was at work a short time ago."""
+        with self._lock:
+            return time.monotonic() - self._beat < BEAT_WITHIN_S
+
     @property
     def has_started(self) -> bool:
         """Whether the server has been ready once."""
@@ -95,6 +111,7 @@ class Status:
             restarts, counts = dict(self._restarts), list(accumulate(self._canaries))
             ready, failures, seconds = self._why_not is None, self._canary_failures, self._canary_seconds
         yield GaugeMetricFamily(READY.name, READY.help, value=float(ready))
+        yield GaugeMetricFamily(START_TIME.name, START_TIME.help, value=self._start_time)
         by_cause = CounterMetricFamily(RESTARTS.name, RESTARTS.help, labels=["cause"])
         for cause, count in restarts.items():
             by_cause.add_metric([cause], count)
