@@ -71,6 +71,29 @@ def test_both_ports_have_metrics(pod: kube.Pod) -> None:
         assert metric in text
 
 
+def test_another_pod_of_the_release_finds_the_build(build: Build, pod: kube.Pod, tmp_path: Path) -> None:
+    """The initial container once more, as of a pod that shares the claim: it makes nothing."""
+    (container,) = pod.rendered.one("Deployment")["spec"]["template"]["spec"]["initContainers"]
+    claim = pod.rendered.one("PersistentVolumeClaim")["metadata"]["name"]
+    place = Path(call("podman", "volume", "inspect", "--format={{.Mountpoint}}", claim).strip())
+    files = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    assert any(path.name == "manifest.json" for path in files)
+    config = tmp_path / "deployment.yaml"
+    config.write_text(pod.rendered.one("ConfigMap")["data"]["deployment.yaml"])
+    config.chmod(0o644)
+    started = time.monotonic()
+    call(
+        *(*RUN, "--rm", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp", f"--volume={claim}:/build"),
+        *(f"--volume={config}:/etc/gen3c/deployment.yaml:ro", build("export"), *container["args"]),
+        timeout_s=300,
+    )
+    print(f"\nbuild: found in {time.monotonic() - started:.1f} s")
+    after = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    networks = [path for path in files if path.suffix == ".onnx"]
+    assert len(networks) >= 4
+    assert {path: after[path] for path in networks} == {path: files[path] for path in networks}
+
+
 def test_a_pod_that_goes_ends_its_job_and_takes_no_other(build: Build, pod: kube.Pod, tmp_path: Path) -> None:
     """What a kubelet does: `preStop`, then SIGTERM."""
     url = f"127.0.0.1:{pod.port('grpc')}"
