@@ -94,7 +94,7 @@ def rendered_for(build: Build) -> Rendered:
             "image": {"registry": registry, "tag": "latest", "pullPolicy": "Never", **{name: name for name in NAMES}},
             "ports": dict(zip(("http", "grpc", "metrics", "health"), ports, strict=True)),
         },
-        name="gen3c",
+        name=POD,  # of all that podman gets
     )
 
 
