@@ -176,7 +176,6 @@ def serve(
         raise typer.Exit(PREFLIGHT) from None
     try:
         security = Security.load(tls_certificate, tls_key, tls_client_ca, access_key_file)
-        access = security.access()
         options = ServeOptions(
             model_repository=chosen.models,
             host=host,
@@ -213,6 +212,6 @@ def serve(
         # Imports the client's stack, which a refused start should not wait for.
         from gen3c_server.canary import check
 
-        check(url, timeout_s, access)
+        check(url, timeout_s, security.access())
 
     raise typer.Exit(run_server(options, canary, note=chosen.note, say=say))

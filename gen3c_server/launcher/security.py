@@ -45,6 +45,8 @@ class Security:
     launcher_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     # The canary's certificate and its key, for it could be signed by none of the operator's authorities.
     identity: tuple[bytes, bytes] | None = field(default=None, repr=False)
+    # How the Triton that was started last is met: the files may be replaced while it runs.
+    _met: list[Access] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def load(
@@ -79,7 +81,11 @@ class Security:
         return host if self.certificate is None else LOOPBACK
 
     def flags(self, run_dir: Path) -> list[str]:
-        """Of `tritonserver`; what they name besides the operator's files is written to `run_dir`."""
+        """Of a `tritonserver` that starts now; what they name besides the operator's files is written to `run_dir`.
+
+        Raises PreflightError if the certificate is not as it was loaded, and none that can be used.
+        """
+        self._met[:] = [self._access()]
         return [*self._tls_flags(run_dir), *self._restrictions()]
 
     def http_headers(self) -> dict[str, str]:
@@ -88,7 +94,10 @@ class Security:
         return {LAUNCHER_HEADER: self.launcher_key, **known}
 
     def access(self) -> Access:
-        """How the launcher's canaries meet the server."""
+        """How the launcher's canaries meet the server that was started last."""
+        return self._met[0] if self._met else self._access()
+
+    def _access(self) -> Access:
         if self.certificate is None:
             return Access(None, self.access_key)
         from gen3c_server.launcher.certificates import server_name

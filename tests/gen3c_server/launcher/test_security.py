@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,6 +222,20 @@ def test_models_can_be_neither_loaded_nor_unloaded_even_with_the_launchers_own_k
         status, said = http_call(plain, *CLOSED_PATHS[what], "{}", **headers)
         assert status >= 400
         assert "explicit model load / unload is not allowed" in said
+
+
+def test_a_restart_takes_over_a_new_certificate(start_serving: Callable[..., Serving], tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path).server("server", NAME)
+    serving = start_serving(security=[str(certificate), str(key), None, None], canary_interval_s=0.2)
+    Authority(tmp_path, "other").server("server", NAME)  # in the same files
+    read_before = serving.figures()["gen3c_canary_duration_seconds_count"]
+    time.sleep(2)  # canaries go on with the certificate that Triton has
+    assert serving.page("/ready")[0] == 200
+    assert serving.figures()["gen3c_canary_duration_seconds_count"] > read_before
+    os.kill(serving.stub, signal.SIGKILL)
+    serving.wait_for_page("/ready", 503, 10)
+    serving.wait_for_page("/ready", 200, 60)
+    assert serving.figures()["gen3c_canary_failures_total"] == 0
 
 
 def test_no_key_is_in_the_log(secured: Secured, keyed: EmbeddedServer) -> None:
