@@ -1,8 +1,10 @@
 """What the chart's init container does with the hub: deploy/helm/gen3c/files/checkpoints.sh, with the real `hf`."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.cosmos import TINY_COSMOS
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "gen3c"
+SCRIPT = CHART / "files" / "checkpoints.sh"
 DOWNLOAD = yaml.safe_load((CHART / "values.yaml").read_text())["checkpoints"]["download"]
 # The exporter; its preset gen3c-7b has the sizes of the small files here.
 EXPORTER = """#!{python}
@@ -55,9 +58,9 @@ def programs(tmp_path: Path) -> Path:
     return folder
 
 
-def run(hub: Hub, programs: Path, volume: Path, vggt: str = "") -> subprocess.CompletedProcess[str]:
-    """The script with the variables of the container, which tests/deploy looks at."""
-    environment = {
+def environment(url: str, programs: Path, volume: Path, vggt: str = "") -> dict[str, str]:
+    """The variables of the container, which tests/deploy looks at."""
+    return {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "HOME": str(volume.parent),
         "GEN3C_CHECKPOINTS": str(volume / "gen3c-7b"),
@@ -69,12 +72,16 @@ def run(hub: Hub, programs: Path, volume: Path, vggt: str = "") -> subprocess.Co
         "TOKENIZER_REVISION": "main",
         "VGGT": vggt,
         "VGGT_REVISION": "main",
-        "HF_ENDPOINT": hub.url,
+        "HF_ENDPOINT": url,
         "HF_TOKEN": "hf_secret",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     }
-    script = CHART / "files" / "checkpoints.sh"
-    return subprocess.run(["sh", script], env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def run(hub: Hub, programs: Path, volume: Path, vggt: str = "") -> subprocess.CompletedProcess[str]:
+    """The script."""
+    variables = environment(hub.url, programs, volume, vggt)
+    return subprocess.run(["sh", SCRIPT], env=variables, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_weights_are_downloaded_and_converted_once(hub: Hub, programs: Path, tmp_path: Path) -> None:
@@ -123,3 +130,28 @@ def test_pods_that_share_the_volume_download_once(hub: Hub, programs: Path, tmp_
         ended = list(pods.map(lambda _: run(hub, programs, volume), range(2)))
     assert [one.returncode for one in ended] == [0, 0], [one.stderr for one in ended]
     assert hub.downloads.count("model.pt") == 1
+
+
+@pytest.mark.parametrize("slow", ["hf", "gen3c-export", "flock"])
+def test_a_pod_that_goes_does_not_wait_for_the_download(tmp_path: Path, slow: str) -> None:
+    """Whatever is at work: the download, the conversion, or another pod that is at them."""
+    programs, volume = tmp_path / "bin", tmp_path / "volume"
+    programs.mkdir()
+    for name in ("hf", "gen3c-export", "flock"):
+        work = f'echo $$ > "{tmp_path}/writing" && mv "{tmp_path}/writing" "{tmp_path}/at-work" && exec sleep 60'
+        (programs / name).write_text(f"#!/bin/sh\n{work if name == slow else 'exit 0'}\n")
+        (programs / name).chmod(0o755)
+    variables = environment("http://127.0.0.1:9", programs, volume)
+    with subprocess.Popen(["sh", SCRIPT], env=variables) as script:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "at-work").exists():
+            assert script.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        script.send_signal(signal.SIGTERM)
+        try:
+            assert script.wait(10) == 143
+        finally:
+            script.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "at-work").read_text()), 0)
