@@ -281,6 +281,14 @@ def test_prometheus_is_told_both_ports(rendered_cases: dict[tuple[str, str], tup
     assert jobs == {"metrics": [named[8002]], "health": [named[8003]]}
 
 
+@pytest.mark.parametrize("name", PROFILES)
+def test_canaries_of_the_large_model_are_as_rare_as_the_document_says(name: str) -> None:
+    document = (ROOT / "docs" / "deployment.md").read_text()
+    (rare,) = re.findall(r"for `gen3c-7b`, where\s+`--canary-interval (\d+)` is a better choice", document)
+    interval = rare if name in GPU_PROFILES else "30"
+    assert f"--canary-interval={interval}" in render(profile(name)).server()["args"]
+
+
 def test_traces_go_where_they_are_told_to(rendered_cases: dict[tuple[str, str], tuple[Values, Rendered]]) -> None:
     given = rendered_cases[PROFILES[0], "traces"][1].server()["args"]
     assert "--otlp-endpoint=http://collector.monitoring:4318/v1/traces" in given
