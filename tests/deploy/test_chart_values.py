@@ -240,7 +240,7 @@ def test_hpa_counts_jobs(rendered_cases: dict[tuple[str, str], tuple[Values, Ren
 def test_keda_counts_jobs(rendered_cases: dict[tuple[str, str], tuple[Values, Rendered]]) -> None:
     """Against keda.sh/v1alpha1 as documented; its schema is not at hand."""
     (scaled,) = rendered_cases[PROFILES[0], "keda"][1].of("ScaledObject")
-    pods = f'{{namespace="{NAMESPACE}", pod=~"demo-gen3c-.*"}}'
+    pods = f'{{namespace="{NAMESPACE}", pod=~"^demo-gen3c-[a-z0-9]+-[a-z0-9]{{5}}$"}}'
     assert scaled["apiVersion"] == "keda.sh/v1alpha1"
     assert scaled["spec"].pop("advanced")["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"] == {
         "stabilizationWindowSeconds": 600,
@@ -262,6 +262,30 @@ def test_keda_counts_jobs(rendered_cases: dict[tuple[str, str], tuple[Values, Re
             }
         ],
     }
+
+
+def pods_counted(name: str) -> str:
+    """The expression for the names of pods whose jobs KEDA counts, of the release `name`."""
+    keda = {"autoscaling": {"enabled": True, "kind": "keda", "prometheus": "http://prometheus.monitoring:9090"}}
+    (scaled,) = render(CPU, keda, name=name).of("ScaledObject")
+    (expression,) = set(re.findall(r'pod=~"([^"]*)"', scaled["spec"]["triggers"][0]["metadata"]["query"]))
+    assert isinstance(expression, str)
+    return expression
+
+
+@pytest.mark.parametrize("name", ["gen3c", "gen3c-7b", "gen3c-7b-canary", "gen3c-" + "x" * 47])
+def test_keda_counts_the_pods_of_its_own_release_alone(name: str) -> None:
+    expression = pods_counted(name)
+    deployment = render(CPU, name=name).one("Deployment")["metadata"]["name"]
+    assert re.fullmatch(expression, pod_name(f"{deployment}-5d89c7f6bc-"))
+    for other in ("gen3c", "gen3c-7b", "gen3c-7b-canary", "gen3c-7b-5d89c7f6bc"):
+        assert (re.fullmatch(expression, pod_name(f"{other}-5d89c7f6bc-")) is not None) == (other == name)
+    assert not re.fullmatch(expression, f"{deployment}-health")
+
+
+def pod_name(base: str) -> str:
+    """As Kubernetes makes it of a ReplicaSet's name: cut so that five characters fit behind it."""
+    return f"{base[:58]}x7k2p"
 
 
 def test_prometheus_is_told_both_ports(rendered_cases: dict[tuple[str, str], tuple[Values, Rendered]]) -> None:

@@ -1,6 +1,7 @@
+{{/* At most 46 characters: Kubernetes adds 17 to a pod's, and cuts what is over 63. */}}
 {{- define "gen3c.fullname" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 48 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 48 | trimSuffix "-" }}{{ end }}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 46 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 46 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
 {{- define "gen3c.selector" -}}
