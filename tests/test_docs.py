@@ -241,9 +241,10 @@ def test_the_sizes_for_operators_are_those_that_were_measured() -> None:
 
 
 def test_every_alert_is_explained_and_no_other() -> None:
-    named = re.findall(r"^\| `(\w+)` \|", section(DOCS / "operate.md", "Alerts"), re.MULTILINE)
+    named = re.findall(r"^\| `(\w+)`(?: \((\w+)\))? \|", section(DOCS / "operate.md", "Alerts"), re.MULTILINE)
     groups = yaml.safe_load((ROOT / "docker" / "monitoring" / "alerts.yml").read_text())["groups"]
-    assert named == [rule["alert"] for group in groups for rule in group["rules"]]
+    rules = [(rule["alert"], rule["labels"]["severity"]) for group in groups for rule in group["rules"]]
+    assert [(name, severity or "warning") for name, severity in named] == rules
 
 
 def test_the_manifests_for_operators_fit_the_chart() -> None:

@@ -66,9 +66,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Jobs waiting", {"": "sum(gen3c_jobs_pending)"}, kind="stat", width=4),
         Panel(
             "Restarts",
-            {"{{cause}}": "sum by (cause) (increase(gen3c_server_restarts_total[$window]))"},
+            {
+                "{{cause}}": "sum by (cause) (increase(gen3c_server_restarts_total[$window]))",
+                "container": "sum(changes(gen3c_launcher_start_time_seconds[$window]))",
+            },
             width=6,
-            description="Of the models, by the launcher.",
+            description="Of the models, by the launcher; and of the whole container.",
         ),
         Panel(
             "Canaries",
