@@ -8,8 +8,9 @@ from tests.deploy.values import merged
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("helm", "kubectl")  # that such commands start with
-FLAGS = {"--install", "--create-namespace", "--reuse-values", "--follow"}
+FLAGS = {"--install", "--create-namespace", "--reset-then-reuse-values", "--follow"}
 WITH_VALUE = {"--namespace", "--values", "--set", "--timeout", "--container", "--from-literal", "--from-file"}
+REGISTRY = "registry.example.com/video"  # of the documents; without one no cluster finds the images
 TLS = {"tls.crt", "tls.key", "ca.crt"}
 SECRETS = {"hub": {"token"}, "access": {"access-key"}, "certificate": TLS, "client": TLS}  # with their keys
 
@@ -37,7 +38,14 @@ def check_helm(words: Sequence[str]) -> None:
         files = [Path(value) for name, value in options if name == "--values"]
         assert all((ROOT / file.parent).samefile(CHART) for file in files)
         expressions = [value for name, value in options if name == "--set"]
+        names = {name for name, _ in options}
+        # An upgrade without values of its own keeps the registry that the release was installed with.
+        assert ("--install" in names) != ("--reset-then-reuse-values" in names)
+        if "--install" not in names:
+            expressions += [f"image.registry={REGISTRY}"]
         rendered = render(merged(*(profile(file.name) for file in files)), name=release, expressions=expressions)
+        for container in containers(rendered):
+            assert container["image"].startswith(f"{REGISTRY}/")
         assert rendered.one("Deployment")["metadata"]["name"] == release
         for secret in secrets_of(rendered):
             assert secret in SECRETS, f"no command of the documents makes the Secret {secret}"

@@ -247,6 +247,12 @@ def test_every_alert_is_explained_and_no_other() -> None:
     assert [(name, severity or "warning") for name, severity in named] == rules
 
 
+def test_every_model_that_a_client_can_call_past_the_jobs_is_named() -> None:
+    sentence = section(DOCS / "operate.md", "Threat model").partition("The inner models (")[2].partition(")")[0]
+    shipped = {path.name for path in (ROOT / "model_repository").iterdir() if path.is_dir()}
+    assert set(re.findall(r"`(\w+)`", sentence)) == shipped - {"gen3c"} | {"text_encoder"}
+
+
 def test_the_manifests_for_operators_fit_the_chart() -> None:
     rule, pod = (yaml.safe_load(block) for block in blocks(DOCS / "operate.md", "yaml"))
     assert [one["name"]["as"] for one in rule["rules"]] == [chart.DEFAULTS["autoscaling"]["metric"]]
