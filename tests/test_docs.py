@@ -37,7 +37,7 @@ from gen3c_export.published import PUBLISHED_MD5, STATISTICS, TOKENIZER
 from gen3c_server.cli import serve
 from gen3c_server.json_lines import json_line
 from gen3c_server.launcher.health_server import PAGES
-from gen3c_server.launcher.status import CAUSES, FIGURES
+from gen3c_server.launcher.status import BEAT_WITHIN_S, CAUSES, FIGURES
 from gen3c_server.metrics import FAMILIES, JOB_BUCKETS, OUTCOMES, STAGE_BUCKETS, STAGES, STEP_BUCKETS
 from gen3c_server.settings import Deployment
 from tests import cluster_commands, docker_commands
@@ -392,6 +392,7 @@ def test_the_table_of_the_launchers_own_figures_is_complete() -> None:
     assert tuple(re.findall(r"`(\w+)`", causes)) == CAUSES
     pages = re.findall(r"^\| `(/\w+)` \|", section(DOCS / "deployment.md", "Health"), re.MULTILINE)
     assert pages == list(PAGES)
+    assert f"has not been for {BEAT_WITHIN_S:g} seconds" in section(DOCS / "deployment.md", "Health")
 
 
 def test_the_log_lines_shown_have_the_fields_of_the_table() -> None:
