@@ -108,6 +108,7 @@ def test_weights_are_downloaded_and_converted_once(hub: Hub, programs: Path, tmp
     load_dit(TINY_COSMOS, volume / "gen3c-7b")
 
 
+@pytest.mark.slow
 def test_a_download_that_broke_off_goes_on(hub: Hub, programs: Path, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()
@@ -123,6 +124,7 @@ def test_a_download_that_broke_off_goes_on(hub: Hub, programs: Path, tmp_path: P
     load_dit(TINY_COSMOS, volume / "gen3c-7b")
 
 
+@pytest.mark.slow
 def test_pods_that_share_the_volume_download_once(hub: Hub, programs: Path, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()

@@ -105,6 +105,7 @@ def test_a_server_whose_canary_fails_is_replaced(start_serving: Start) -> None:
     assert "A canary failed: " in end(serving)
 
 
+@pytest.mark.slow
 def test_a_model_that_hangs_without_a_job_is_seen(start_serving: Start) -> None:
     serving = start_serving(canary_interval_s=0.2, canary_timeout_s=1, restart_grace_s=0)
     os.kill(serving.stub, signal.SIGSTOP)  # it lives and answers nothing
@@ -112,6 +113,7 @@ def test_a_model_that_hangs_without_a_job_is_seen(start_serving: Start) -> None:
     assert "A canary failed: The probe did not answer." in end(serving)
 
 
+@pytest.mark.slow
 def test_a_canary_that_waits_for_a_job_is_no_failure(start_serving: Start) -> None:
     serving = start_serving(canary_interval_s=0.2, canary_timeout_s=1)
     with job(serving, "job") as answers:
@@ -124,6 +126,7 @@ def test_a_canary_that_waits_for_a_job_is_no_failure(start_serving: Start) -> No
     assert said.count("The probe did not answer. Jobs make progress meanwhile, so the server goes on.") == 1
 
 
+@pytest.mark.slow
 def test_who_waits_for_a_job_that_does_not_get_on_is_told(start_serving: Start) -> None:
     serving = start_serving(
         canary_interval_s=0.2, canary_timeout_s=1, stall_timeout_s=2, restart_grace_s=0.5, exit_timeout_s=2
@@ -135,6 +138,7 @@ def test_who_waits_for_a_job_that_does_not_get_on_is_told(start_serving: Start) 
     end(serving)
 
 
+@pytest.mark.slow
 def test_jobs_that_hang_while_canaries_pass_are_seen(start_serving: Start) -> None:
     """As where a thread of the job model hangs, or a model that canaries leave out."""
     serving = start_serving(canary_interval_s=0.2, stall_timeout_s=2, restart_grace_s=0)
@@ -149,6 +153,7 @@ def test_jobs_that_hang_while_canaries_pass_are_seen(start_serving: Start) -> No
     assert "No job has got on for 2 s (--stall-timeout)." in end(serving)
 
 
+@pytest.mark.slow
 def test_failed_starts_add_up_however_long_they_take(start_serving: Start, tmp_path: Path) -> None:
     slow = f"import time, pathlib\nif pathlib.Path({str(tmp_path / 'slow')!r}).exists():\n    time.sleep(30)\n" + PROBE
     serving = start_serving(
@@ -202,6 +207,7 @@ def two_models(tmp_path: Path) -> Path:
     return add_model(add_model(tmp_path / "two", "probe", PROBE), "other", PROBE)
 
 
+@pytest.mark.slow
 def test_a_job_that_can_end_does_before_a_restart(start_serving: Start, two_models: Path) -> None:
     serving = start_serving(two_models, restart_grace_s=1.5)
     with job(serving, "job") as answers:
@@ -240,6 +246,7 @@ def test_a_server_that_fails_again_and_again_is_given_up(start_serving: Start, t
     assert not regions(serving.prefix)
 
 
+@pytest.mark.slow
 def test_restarts_that_are_long_ago_do_not_count(start_serving: Start) -> None:
     serving = start_serving(restarts=1, restart_window_s=1)
     for count in (1, 2):
