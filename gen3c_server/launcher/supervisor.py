@@ -44,7 +44,7 @@ class Supervisor:
         self._canary, self._status, self._signals, self._say = canary, status, signals, say
         self._health_url, self._note = health_url, note
         # Time counts while the server is ready: failed starts, which may take longer than the window, add up.
-        self._served_s, self._ready_since = 0.0, 0.0
+        self._served_s = 0.0
         self._restarts: deque[float] = deque()  # when there was one, within the window, in seconds served
         self._closed = False  # by `gen3c drain`
 
@@ -82,11 +82,11 @@ class Supervisor:
             raise
         self._say(self._ready_line(server, facts))
         self._status.ready()
-        self._ready_since = time.monotonic()
+        ready_since = time.monotonic()
         try:
             self._watch(server)
         except ServerError as failure:
-            self._served_s += time.monotonic() - self._ready_since
+            self._served_s += time.monotonic() - ready_since
             self._closed = server.run.closed.exists()
             self._tell(failure)
             server.give_up(self._stop, self._at_once)

@@ -1,6 +1,5 @@
 """The containers of the tests: a build in a volume, a server that serves it, a client with a job."""
 
-import http.client
 import socket
 import subprocess
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from tests.image import compose
 from tests.image.conftest import Build
 from tests.image.podman import RUN, call, inspect, succeeds
+from tests.launcher_pages import page
 
 START_TIMEOUT_S = 240
 # In the client's image, too.
@@ -28,13 +28,7 @@ class Server:
 
     def page(self, path: str) -> tuple[int, str]:
         """Status and text of a page of the launcher."""
-        connection = http.client.HTTPConnection(self.health, timeout=5)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        return page(self.health, path)
 
     def log(self) -> str:
         """Both streams."""

@@ -1,6 +1,5 @@
 """`gen3c serve` as a process of its own."""
 
-import http.client
 import json
 import re
 import subprocess
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from tests.launcher_pages import page
 
 EXIT_S = 20.0
 
@@ -32,13 +33,7 @@ class ServeProcess:
 
     def page(self, path: str) -> tuple[int, str]:
         """Status and text of a page of the launcher."""
-        connection = http.client.HTTPConnection(self.health, timeout=5)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        return page(self.health, path)
 
     def figure(self, series: str) -> float:
         """A metric of the launcher."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launcher_probe import PROBE, SCRIPT, Serving, add_model, alive, regions
+from launcher_probe import PROBE, PYTHONPATH, SCRIPT, Serving, add_model, alive, regions
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def start_serving(probe_repository: Path) -> Iterator[Callable[..., Serving]]:
     def start(repository: Path = probe_repository, **options: Any) -> Serving:
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(repository), json.dumps(options)],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
             stderr=subprocess.PIPE,
             text=True,
         )

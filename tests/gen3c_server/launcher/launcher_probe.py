@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import struct
 import subprocess
 import time
@@ -20,6 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from gen3c_server.launcher.canary import Canary
 from gen3c_server.launcher.security import Security
 from gen3c_server.unanswered import UnansweredError
+from tests.launcher_pages import page
 
 CONFIG = """
 backend: "python"
@@ -63,6 +63,8 @@ class TritonPythonModel:
         return responses
 """
 
+# For SCRIPT: this file, and what it takes from other tests.
+PYTHONPATH = f"{Path(__file__).parent}:{Path(__file__).parents[3]}"
 SCRIPT = """
 import json
 import sys
@@ -135,17 +137,6 @@ def alive(pids: set[int]) -> set[int]:
 def regions(prefix: str) -> list[Path]:
     """The shared memory regions of one server."""
     return list(Path("/dev/shm").glob(f"{prefix}*"))
-
-
-def page(health: str, path: str) -> tuple[int, str]:
-    """Status and text of a page of the launcher at `host:port`."""
-    connection = http.client.HTTPConnection(health, timeout=5)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
 
 
 @dataclass

@@ -16,9 +16,10 @@ from queue import Queue
 
 import pytest
 import tritonclient.grpc as triton
-from launcher_probe import PROBE, SCRIPT, Serving, add_model, alive, ask, page, regions
+from launcher_probe import PROBE, PYTHONPATH, SCRIPT, Serving, add_model, alive, ask, regions
 
 from gen3c_server.launcher import ServeOptions, serve
+from tests.launcher_pages import page
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(90)]
 
@@ -297,7 +298,7 @@ def test_the_launcher_tells_that_its_server_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     command = [sys.executable, "-c", SCRIPT, str(repository), f'{{"health_port": {port}}}']
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         health, deadline = f"127.0.0.1:{port}", time.monotonic() + 30
         while True:
